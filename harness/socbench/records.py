@@ -271,3 +271,83 @@ class TrialRow:
     started: str
     repetition_medians_ns: tuple[float, ...] = ()
     thermal: Json | None = None
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """What session.json says of one session."""
+
+    session: str
+    label: str | None
+    status: str
+    started: str
+    ended: str | None
+    socbench_version: str
+    argv: tuple[str, ...]
+    seed: int
+    devices: tuple[Device, ...]
+    host: Json = field(default_factory=dict)
+    models: dict[str, Json] = field(default_factory=dict)
+    plan: Json = field(default_factory=dict)
+    trial_counts: dict[str, int] = field(default_factory=dict)
+    format: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class RepetitionSamples:
+    """All samples of one repetition as int64 arrays of equal length; ``phase`` holds PHASE_* values."""
+
+    repetition: int
+    phase: Any
+    start_ns: Any
+    latency_ns: Any
+
+
+@dataclass(frozen=True)
+class TelemetrySeries:
+    """One sensor of one device over a session, on the device's monotonic clock: two int64 arrays."""
+
+    device: str
+    kind: str
+    source: str
+    t_ns: Any
+    value: Any
+
+
+@dataclass(frozen=True)
+class OpRow:
+    """One row of a per-op profile; ``time_ns`` is the mean an inference."""
+
+    index: int
+    op_type: str
+    name: str
+    unit: str | None
+    time_ns: int
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that a renderer may know. Keys of the mappings are ``(session, trial)``, or ``session``."""
+
+    sessions: tuple[SessionInfo, ...]
+    rows: tuple[TrialRow, ...]
+    samples: dict[tuple[str, str], tuple[RepetitionSamples, ...]] = field(default_factory=dict)
+    telemetry: dict[str, tuple[TelemetrySeries, ...]] = field(default_factory=dict)
+    ops: dict[tuple[str, str], tuple[OpRow, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ComparedPair:
+    """One pair of rows of ``compare``: ``ratio`` is candidate over base, over 1 is slower."""
+
+    key: dict[str, Any]
+    base: TrialRow | None
+    candidate: TrialRow | None
+    base_p50_ns: float | None
+    candidate_p50_ns: float | None
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
+    decision: Literal["faster", "slower", "no_difference", "cannot_tell", "not_comparable", "missing", "failed"]
+    reasons: tuple[str, ...] = ()
