@@ -1,0 +1,55 @@
+# The two commands of the README are `make demo` and `make test`; CONTRIBUTING.md explains the others.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+REPORT := demo-report.html
+
+.PHONY: demo test check wheel clean bench help
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# --- environments --------------------------------------------------------------------------------------------------
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: socbench needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "make: could not make $(VENV); on Debian: apt install python3-venv"; exit 1; }
+
+# A stamp is a hash of what was asked for, so a change of pyproject.toml installs again and nothing else does.
+$(STAMP).local: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing socbench and three runtimes into $(VENV) (about 250 MB, once) ..."
+	@$(PIP) -c constraints.txt -e '.[local]'
+	@touch $@
+
+$(STAMP).dev: $(STAMP).local
+	@echo "Installing what the tests need into $(VENV) ..."
+	@$(PIP) -c constraints.txt -e '.[local,dev]'
+	@touch $@
+
+# --- for users -----------------------------------------------------------------------------------------------------
+demo: $(STAMP).local ## benchmark this machine and write a report
+	@$(BIN)/socbench run --suite quick --label demo
+	@$(BIN)/socbench report latest -o $(REPORT)
+	@echo "Report: $(CURDIR)/$(REPORT)"
+
+# --- for developers ------------------------------------------------------------------------------------------------
+check: $(STAMP).dev ## ruff, mypy, import contract, Python 3.8 for the agent
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/vermin --quiet --no-tips --target=3.8- --violations device_agents/python
+
+test: $(STAMP).dev check ## every check and every test that this kind of machine can run
+	@PYTHON=$(BIN)/python tests/system-packages
+	@$(BIN)/python -m pytest -m "not runtimes and not gpu and not vm"
+
+wheel: $(STAMP).dev ## build dist/socbench-VERSION-py3-none-any.whl
+	@rm -rf dist && $(BIN)/python -m build --wheel --outdir dist . >/dev/null && ls -l dist
+
+bench: $(STAMP).dev ## the figures of docs/benchmarks.md (takes long, wants a quiet machine)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove what make made
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache $(REPORT)
