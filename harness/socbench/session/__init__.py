@@ -1,1 +1,15 @@
+"""Runs plans on devices: ``run_session``, ``resume_session``, ``plan_session``."""
 
+from socbench.session.progress import DeviceProgress, LogProgress, Progress, SilentProgress
+from socbench.session.run import SessionResult, plan_session, resume_session, run_session
+
+__all__ = [
+    "DeviceProgress",
+    "LogProgress",
+    "Progress",
+    "SessionResult",
+    "SilentProgress",
+    "plan_session",
+    "resume_session",
+    "run_session",
+]
