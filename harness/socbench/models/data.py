@@ -1,0 +1,37 @@
+"""Labelled pictures and calibration data of a card, preprocessed as the card says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from socbench.models.cards import Card
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """``inputs`` float32 ``(count, *shape)`` in the card's layout, ``labels`` int64 ``(count,)`` (``None``: unlabelled).
+
+    ``skipped`` names each picture that could not be read and why; ``sha256`` has one digest a picture of its source bytes.
+    """
+
+    name: str
+    inputs: Any
+    labels: Any
+    skipped: tuple[str, ...] = ()
+    sha256: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many pictures there are."""
+        return len(self.inputs)
+
+
+def evaluation(card: Card) -> Dataset | None:
+    """Return the labelled data of the card, ``None`` where it names none. Raises ModelError, FailedError (fetching)."""
+    raise NotImplementedError
+
+
+def calibration(card: Card) -> Dataset | None:
+    """Return the calibration data of the card, ``None`` where it names none."""
+    raise NotImplementedError
