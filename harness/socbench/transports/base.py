@@ -76,7 +76,10 @@ class Transport(Protocol):
         env: Mapping[str, str] | None = None,
         limit_bytes: int = OUTPUT_LIMIT_BYTES,
     ) -> Completed:
-        """Run a command to completion. It is killed at the deadline; output over ``limit_bytes`` is cut and flagged."""
+        """Run a command to completion. It is killed at the deadline; output over ``limit_bytes`` is cut and flagged.
+
+        A command that is not there ends with exit code 127, one that may not be run with 126, as a shell says it.
+        """
         ...
 
     def spawn(self, argv: Sequence[str], *, log: PurePosixPath, deadline: Deadline) -> None:
@@ -84,7 +87,10 @@ class Transport(Protocol):
         ...
 
     def push(self, source: Path, target: PurePosixPath, *, deadline: Deadline) -> None:
-        """Copy a file to the device under a temporary name, then rename; parents are made."""
+        """Copy a file to the device under a temporary name, then rename; parents are made.
+
+        OSError when the device refuses the file (errno ENOSPC when its disk is full); no part of it is left then.
+        """
         ...
 
     def pull(self, source: PurePosixPath, target: Path, *, deadline: Deadline) -> None:
