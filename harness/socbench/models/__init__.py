@@ -1,1 +1,1 @@
-
+"""Models: cards, variants, conversion and quantisation, data sets, reference outputs."""

@@ -10,9 +10,9 @@ from socbench.models.cards import Card
 
 @dataclass(frozen=True)
 class Dataset:
-    """``inputs`` float32 ``(count, *shape)`` in the card's layout, ``labels`` int64 ``(count,)`` (``None``: unlabelled).
+    """Inputs as the card declares them: float32 ``(count, *shape)`` in its layout; labels int64 ``(count,)`` or ``None``.
 
-    ``skipped`` names each picture that could not be read and why; ``sha256`` has one digest a picture of its source bytes.
+    ``skipped`` names each picture that could not be read and why; ``sha256`` has a digest of each picture's own bytes.
     """
 
     name: str

@@ -15,7 +15,7 @@ class FileFacts:
 
     ``precision`` is that of the tensors: ``fp32``, ``fp16``, ``int8`` (weights and activations), ``int8_dynamic``
     (weights; activations are quantised while it runs), ``int8_weights`` (weights stored, computed in float).
-    ``multiply_adds`` is ``None`` where a shape is not known. ``quant_scheme``: ``per_channel``, ``per_tensor``, ``None``.
+    ``multiply_adds`` is ``None`` where a shape is not known; ``quant_scheme``: ``per_channel``, ``per_tensor``, none.
     """
 
     format: str

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from socbench.records import MeasuringSettings
+from socbench.content import content
+from socbench.errors import ModelError
+from socbench.models.cards import nearest, parse_yaml
+from socbench.records import PRECISIONS, RUNTIMES, SCENARIOS, MeasuringSettings
 
 
 class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -26,9 +29,37 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 def load_suite(name: str) -> Suite:
     """Return the suite ``name``. Raises ModelError: unknown (with the nearest name), or not as it should be."""
-    raise NotImplementedError
+    known = suite_names()
+    if name not in known:
+        hint = nearest(name, known)
+        raise ModelError(
+            f"there is no suite {name!r}" + (f"; did you mean {hint}?" if hint else f"; there are: {', '.join(known)}")
+        )
+    return parse_suite((content("models") / "suites" / f"{name}.yaml").read_bytes(), name)
+
+
+def parse_suite(text: bytes, name: str) -> Suite:
+    """Return the suite that ``text`` (YAML) declares. Raises ModelError naming the field and the nearest name."""
+    what = f"the suite {name}"
+    suite = parse_yaml(text, Suite, what)
+    if suite.suite != name:
+        raise ModelError(f"{what}: suite is {suite.suite!r}; it must be the name of its file, {name!r}")
+    for field, allowed in (("runtimes", RUNTIMES), ("precisions", PRECISIONS), ("scenarios", SCENARIOS)):
+        for value in getattr(suite, field):
+            if value not in allowed:
+                hint = nearest(value, allowed)
+                raise ModelError(
+                    f"{what}: {field} has {value!r}, which is unknown"
+                    + (f"; did you mean {hint}?" if hint else f"; known are {', '.join(allowed)}")
+                )
+    for field in ("models", "runtimes", "precisions", "delegates", "scenarios"):
+        if not getattr(suite, field):
+            raise ModelError(f"{what}: {field} is empty")
+    if suite.repetitions < 1:
+        raise ModelError(f"{what}: repetitions is {suite.repetitions}; it must be at least 1")
+    return suite
 
 
 def suite_names() -> list[str]:
     """Return the names of the shipped suites."""
-    raise NotImplementedError
+    return sorted(path.stem for path in (content("models") / "suites").glob("*.yaml"))

@@ -21,7 +21,7 @@ def variants_of(card: Card) -> list[Variant]:
 
 
 def build(card: Card, variant: Variant, *, progress: Progress | None = None) -> Variant:
-    """Return the variant with its file made (``path``, hash, size, inputs and outputs set); a second build does no work.
+    """Return the variant with its file made (path, hash, size, inputs and outputs set); a second build does no work.
 
     Raises ModelError when the card's own files or data are not usable, and FailedError, naming the tool and the
     operation where it says one, when a converter fails.
