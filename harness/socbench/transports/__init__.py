@@ -36,6 +36,4 @@ def open_transport(address: str) -> Transport:
         return AdbTransport(name)
     nearest = difflib.get_close_matches(kind, KINDS, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest and nearest[0] != kind else ""
-    raise UsageError(
-        f"{address!r} is not a device: write local, ssh:user@host, adb:SERIAL or fake:NAME{hint}"
-    )
+    raise UsageError(f"{address!r} is not a device: write local, ssh:user@host, adb:SERIAL or fake:NAME{hint}")
