@@ -1,0 +1,188 @@
+"""Which rows may be ranked, in what order, and which rows belong to one table. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from socbench.records import ComparedPair, Json, ReportData, TrialRow
+from socbench.render import names
+
+AccuracyState = Literal["keeps", "loses", "unclear", "unknown"]
+Group = Literal["trusted", "loses", "suspect", "void", "absent"]
+
+TOLERATED_LOSS: Final = 0.01
+"""A row keeps its accuracy if it lost at most this much: one point, as MLPerf's 99 % targets allow for."""
+
+GROUP_TITLES: Final[dict[str, str]] = {
+    "trusted": "",
+    "loses": "Loses accuracy",
+    "suspect": "Suspect: measured, and something disturbed it; not ranked",
+    "void": "Void: what ran is not what was asked for, or the answers are wrong; not ranked",
+    "absent": "Not measured",
+}
+
+
+@dataclass(frozen=True)
+class DeviceRows:
+    """The rows of one device in ranked order, as (group, rows), empty groups left out."""
+
+    device: str
+    key: str
+    groups: tuple[tuple[Group, tuple[TrialRow, ...]], ...]
+
+    @property
+    def rows(self) -> tuple[TrialRow, ...]:
+        """All rows in the order shown."""
+        return tuple(row for _, rows in self.groups for row in rows)
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one table shows: a model in a scenario, one block of rows a device."""
+
+    model: str
+    title: str
+    task: str | None
+    scenario: str
+    devices: tuple[DeviceRows, ...]
+
+    @property
+    def rows(self) -> tuple[TrialRow, ...]:
+        """All rows in the order shown."""
+        return tuple(row for device in self.devices for row in device.rows)
+
+
+def is_measured(row: TrialRow) -> bool:
+    """Whether the row has a latency at all."""
+    return row.latency_p50_ns is not None and math.isfinite(row.latency_p50_ns) and row.latency_p50_ns > 0
+
+
+def is_trusted(row: TrialRow) -> bool:
+    """Whether the row may be ranked: done, measured and valid."""
+    return row.status == "done" and row.verdict == "valid" and is_measured(row)
+
+
+def accuracy_state(row: TrialRow) -> AccuracyState:
+    """Whether the row keeps the reference's accuracy, loses some, or the labelled data are too few to tell.
+
+    A loss of at most ``TOLERATED_LOSS`` keeps it. A larger one is a loss unless the interval of the difference
+    reaches zero. Without labelled data it is unknown.
+    """
+    if row.accuracy_delta is None or not math.isfinite(row.accuracy_delta):
+        return "unknown"
+    if row.accuracy_delta >= -TOLERATED_LOSS - 1e-12:
+        return "keeps"
+    if row.accuracy_delta_high is not None and row.accuracy_delta_high >= 0:
+        return "unclear"
+    return "loses"
+
+
+def group_of(row: TrialRow) -> Group:
+    """The part of the table that a row stands in."""
+    if not is_measured(row) or row.status in ("excluded", "failed"):
+        return "absent"
+    if row.verdict == "invalid":
+        return "void"
+    if not is_trusted(row):
+        return "suspect"
+    return "trusted" if accuracy_state(row) in ("keeps", "unknown") else "loses"
+
+
+def ranked(rows: Iterable[TrialRow]) -> tuple[tuple[Group, tuple[TrialRow, ...]], ...]:
+    """Rows by group, within a group the fastest first; what was not measured in the order of its names."""
+    by_group: dict[Group, list[TrialRow]] = {}
+    for row in rows:
+        by_group.setdefault(group_of(row), []).append(row)
+    order: tuple[Group, ...] = ("trusted", "loses", "suspect", "void", "absent")
+    return tuple((group, tuple(sorted(by_group[group], key=_order))) for group in order if group in by_group)
+
+
+def _order(row: TrialRow) -> tuple[float, str, str, str, str, str]:
+    latency = row.latency_p50_ns if is_measured(row) and row.latency_p50_ns is not None else math.inf
+    return (latency, row.runtime, row.delegate, row.precision, row.session, row.trial)
+
+
+def shown_rows(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """Rows for tables: those of ``accuracy`` are joined to others, so they show only where a model has no others."""
+    others = {row.model for row in rows if row.scenario != "accuracy"}
+    return [row for row in rows if row.scenario != "accuracy" or row.model not in others]
+
+
+def device_names(rows: Iterable[TrialRow]) -> dict[str, str]:
+    """A printable name for each device key, the address added where two devices have one name."""
+    by_key: dict[str, tuple[str, str]] = {}
+    for row in rows:
+        by_key.setdefault(row.device_key, (names.plain(row.device_name) or names.plain(row.device), row.device))
+    taken = [name for name, _ in by_key.values()]
+    return {
+        key: f"{name} ({names.plain(device, 60)})" if taken.count(name) > 1 else name
+        for key, (name, device) in by_key.items()
+    }
+
+
+def sections(data: ReportData, *, models: Json | None = None) -> list[Section]:
+    """One section for each model and scenario, in the order in which they appear; ``models`` adds to the sessions'."""
+    rows = shown_rows(data.rows)
+    name_of = device_names(rows)
+    cards = dict(models or {})
+    for session in data.sessions:
+        cards.update(session.models)
+    found: dict[tuple[str, str], dict[str, list[TrialRow]]] = {}
+    for row in rows:
+        found.setdefault((row.model, row.scenario), {}).setdefault(row.device_key, []).append(row)
+    return [
+        Section(
+            model=model,
+            title=names.plain(cards.get(model, {}).get("title") or model, 120),
+            task=cards.get(model, {}).get("task"),
+            scenario=scenario,
+            devices=tuple(DeviceRows(name_of[key], key, ranked(group)) for key, group in devices.items()),
+        )
+        for (model, scenario), devices in found.items()
+    ]
+
+
+def ratio_interval(row: TrialRow, other: TrialRow) -> tuple[float, float, float] | None:
+    """The ratio of two medians (``row`` over ``other``) with its interval, or ``None`` where one has no interval.
+
+    The half-widths of the two intervals of the logarithms are added in quadrature (independent repetitions).
+    """
+    widths = []
+    for one in (row, other):
+        if one.latency_p50_low_ns is None or one.latency_p50_high_ns is None or one.latency_p50_low_ns <= 0:
+            return None
+        widths.append(math.log(one.latency_p50_high_ns / one.latency_p50_low_ns) / 2)
+    if row.latency_p50_ns is None or other.latency_p50_ns is None:
+        return None
+    ratio = row.latency_p50_ns / other.latency_p50_ns
+    width = math.exp(math.hypot(*widths))
+    return ratio, ratio / width, ratio * width
+
+
+def tied(row: TrialRow, other: TrialRow) -> bool:
+    """Whether two rows cannot be told apart: the ratio's interval holds 1 (or, without intervals, within 3 %)."""
+    interval = ratio_interval(row, other)
+    if interval is not None:
+        return interval[1] <= 1 <= interval[2]
+    if row.latency_p50_ns is None or other.latency_p50_ns is None:
+        return False
+    return abs(math.log(row.latency_p50_ns / other.latency_p50_ns)) < math.log(1.03)
+
+
+def gate_failures(pairs: Sequence[ComparedPair], fail_above: float, *, strict: bool = False) -> list[ComparedPair]:
+    """The pairs on which the gate fails: slower by more than ``fail_above``, missing, failed or void.
+
+    With ``strict`` also those that cannot be told or compared.
+    """
+    failing = []
+    for pair in pairs:
+        slower = pair.decision == "slower" and pair.ratio is not None and pair.ratio - 1 > fail_above
+        gone = pair.decision in ("missing", "failed")
+        void = pair.candidate is not None and pair.candidate.verdict == "invalid"
+        unknown = strict and pair.decision in ("cannot_tell", "not_comparable")
+        if slower or gone or void or unknown:
+            failing.append(pair)
+    return failing
