@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 import msgspec.inspect
@@ -14,9 +14,11 @@ import msgspec.inspect
 from socbench.content import content
 from socbench.errors import ModelError
 from socbench.models.cache import cache_folder
+from socbench.records import PRECISIONS
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8_dynamic", "int8_weights", "int16x8", "int4_weights"]
 Format = Literal["onnx", "tflite", "openvino", "ncnn", "mnn", "executorch", "null"]
+FORMATS: tuple[str, ...] = get_args(Format)
 CARD_LIMIT_BYTES = 256 * 1024
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _T = TypeVar("_T")
@@ -179,10 +181,9 @@ def model_names() -> list[str]:
 
 def load_card(name: str) -> Card:
     """Return the card of the model ``name``. Raises ModelError: unknown (with the nearest name), or a bad card."""
-    folder = next(
-        (root / name for root in _roots() if _NAME.fullmatch(name) and (root / name / "card.yaml").is_file()), None
-    )
-    if folder is None:
+    places = [root / name / "card.yaml" for root in _roots()] if _NAME.fullmatch(name) else []
+    place = next((place for place in places if place.is_file()), None)
+    if place is None:
         known = model_names()
         hint = nearest(name, known)
         raise ModelError(
@@ -237,13 +238,17 @@ def parse_yaml(text: bytes, kind: type[_T], what: str) -> _T:
 def _explain(message: str, kind: type) -> str:
     """Say what msgspec found in the words of a card: where, what is wrong, and the nearest name."""
     text, _, place = message.partition(" - at ")
-    place = place.strip("`").removeprefix("$").lstrip(".")
+    place = place.replace("`key` in ", "").strip("`").removeprefix("$").lstrip(".")
     where = f"{place}: " if place else ""
     if match := re.match(r"Object contains unknown field `(.*)`", text):
         hint = nearest(match[1], _fields_at(kind, place))
         return f"{where}unknown field {match[1]!r}" + (f"; did you mean {hint}?" if hint else "")
     if match := re.match(r"Object missing required field `(.*)`", text):
         return f"{where}the field {match[1]!r} is missing"
+    if match := re.match(r"Invalid enum value '(.*)'", text):
+        known = (*FORMATS, *PRECISIONS)
+        hint = nearest(match[1], known)
+        return f"{where}{match[1]!r} is unknown" + (f"; did you mean {hint}?" if hint else "")
     return f"{where}{text[:1].lower()}{text[1:]}"
 
 

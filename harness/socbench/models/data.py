@@ -10,7 +10,7 @@ from socbench.models.cards import Card
 
 @dataclass(frozen=True)
 class Dataset:
-    """Inputs as the card declares them: float32 ``(count, *shape)`` in its layout; labels int64 ``(count,)`` or ``None``.
+    """Inputs as the card has them, float32 ``(count, *shape)`` in its layout; labels int64 ``(count,)`` or ``None``.
 
     ``skipped`` names each picture that could not be read and why; ``sha256`` has a digest of each picture's own bytes.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 
 from socbench.content import content
@@ -42,6 +44,7 @@ def parse_suite(text: bytes, name: str) -> Suite:
     """Return the suite that ``text`` (YAML) declares. Raises ModelError naming the field and the nearest name."""
     what = f"the suite {name}"
     suite = parse_yaml(text, Suite, what)
+    _check_settings(text, what)
     if suite.suite != name:
         raise ModelError(f"{what}: suite is {suite.suite!r}; it must be the name of its file, {name!r}")
     for field, allowed in (("runtimes", RUNTIMES), ("precisions", PRECISIONS), ("scenarios", SCENARIOS)):
@@ -63,3 +66,17 @@ def parse_suite(text: bytes, name: str) -> Suite:
 def suite_names() -> list[str]:
     """Return the names of the shipped suites."""
     return sorted(path.stem for path in (content("models") / "suites").glob("*.yaml"))
+
+
+def _check_settings(text: bytes, what: str) -> None:
+    """Refuse a setting that MeasuringSettings does not have (a dataclass takes no notice of unknown names)."""
+    import yaml
+
+    known = [field.name for field in dataclasses.fields(MeasuringSettings)]
+    for name in yaml.safe_load(text).get("settings", {}):
+        if name not in known:
+            hint = nearest(name, known)
+            raise ModelError(
+                f"{what}: settings: unknown field {name!r}"
+                + (f"; did you mean {hint}?" if hint else f"; known are {', '.join(known)}")
+            )
