@@ -1,0 +1,378 @@
+"""What a device does under load that lasts: baseline, first slow-down, sustained level, cause. Pure functions.
+
+A run is cut into bins; each bin's value is the logarithm of the median latency of the inferences that started in it.
+The bins are split into segments of constant level by optimal partitioning with a squared-error cost (Jackson et al.,
+"An algorithm for optimal partitioning of data on an interval", IEEE Signal Processing Letters 12, 2005). Everything
+else is read off the segments, so a single spike or a single threshold crossing decides nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socbench.records import TelemetrySeries
+
+Cause = Literal["clock_cap", "thermal_status", "cpu_quota", "contention", "unknown"]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+LASTING_SLOW_DOWN = 1.10
+"""A slow-down counts from 10 % on: under it, run-to-run noise of phones explains it (thermal.md of the field: CV 2 to 5 %)."""
+LASTING_S = 30.0
+"""... and when the median of the half minute that follows is that slow as well."""
+BASELINE_MIN_S, BASELINE_MAX_S = 10.0, 60.0
+STEP_MIN = 0.02
+"""Levels nearer than 2 % are one level: less than the residual drift of a quiet device."""
+SUSTAINED_WINDOW_S = 300.0
+MAX_BINS = 4000
+EDGE_S = 3.0
+"""A segment's edge this near to a crossing is the same event."""
+HEAT_CAUSES = ("clock_cap", "thermal_status")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of constant level: times in seconds since the first inference, ``p50_ns`` of all its inferences."""
+
+    start_s: float
+    end_s: float
+    p50_ns: float
+
+
+@dataclass(frozen=True)
+class SustainedAnalysis:
+    """What is known of one sustained run. ``slowdown`` is sustained over baseline: over 1 is slower."""
+
+    duration_s: float
+    baseline_p50_ns: float | None
+    baseline_s: float | None
+    sustained_p50_ns: float | None
+    slowdown: float | None
+    throttle_at_s: float | None
+    cause: Cause | None
+    throttled: bool | None
+    best_minute_p50_ns: float | None
+    worst_minute_p50_ns: float | None
+    stability: float | None
+    oscillation_period_s: float | None
+    oscillation_depth: float | None
+    temperature_rise_milli_c: int | None
+    temperature_time_constant_s: float | None
+    evidence: str | None
+    segments: tuple[Segment, ...] = field(default=(), repr=False)
+
+
+def bin_medians(start_ns: Ints, latency_ns: Ints, bin_s: float) -> tuple[Floats, Floats]:
+    """Return (bin start in s since the first inference, median latency in ns) of every bin that has an inference."""
+    since = (start_ns - start_ns[0]) / 1e9
+    index = (since / bin_s).astype(np.int64)
+    order = np.lexsort((latency_ns, index))
+    index, values = index[order], latency_ns[order].astype(np.float64)
+    bins, first, count = np.unique(index, return_index=True, return_counts=True)
+    low, high = first + (count - 1) // 2, first + count // 2
+    return bins * bin_s, (values[low] + values[high]) / 2.0
+
+
+def _bin_width_s(start_ns: Ints, latency_ns: Ints) -> float:
+    duration_s = float(start_ns[-1] - start_ns[0]) / 1e9
+    typical_s = float(np.median(latency_ns)) / 1e9
+    return max(0.5, 3.0 * typical_s, duration_s / MAX_BINS)
+
+
+def _noise(values: Floats) -> float:
+    """Standard deviation of the bins' noise, from successive differences (robust: 1.4826 MAD / sqrt 2)."""
+    steps = np.diff(values)
+    if steps.size == 0:
+        return 0.0
+    return float(1.4826 * np.median(np.abs(steps - np.median(steps))) / math.sqrt(2.0))
+
+
+def change_points(values: Floats, *, min_bins: int = 3) -> list[int]:
+    """Return the indices at which the level of ``values`` changes, ascending, without 0 and ``len(values)``.
+
+    The penalty is 4 sigma^2 log n a change with sigma from successive differences, at least what makes a change of
+    STEP_MIN over ``min_bins`` bins worth a segment: positively correlated noise is not cut into pieces.
+    """
+    n = len(values)
+    if n < 2 * min_bins:
+        return []
+    sigma = _noise(values)
+    penalty = max(6.0 * sigma * sigma * math.log(n), min_bins * STEP_MIN**2 / 2.0) + 1e-12
+    total = np.concatenate(([0.0], np.cumsum(values)))
+    square = np.concatenate(([0.0], np.cumsum(values * values)))
+    best = np.full(n + 1, np.inf)
+    best[0] = -penalty
+    back = np.zeros(n + 1, dtype=np.int64)
+    for end in range(min_bins, n + 1):
+        starts = np.arange(0, end - min_bins + 1)
+        length = end - starts
+        sums = total[end] - total[starts]
+        cost = best[starts] + (square[end] - square[starts]) - sums * sums / length + penalty
+        back[end] = int(np.argmin(cost))
+        best[end] = cost[back[end]]
+    found: list[int] = []
+    at = int(back[n])
+    while at > 0:
+        found.append(at)
+        at = int(back[at])
+    return _merge_small_steps(values, found[::-1])
+
+
+def _merge_small_steps(values: Floats, found: list[int]) -> list[int]:
+    """Drop the smallest change again and again while it is under STEP_MIN."""
+    found = list(found)
+    while found:
+        edges = [0, *found, len(values)]
+        levels = [float(np.median(values[a:b])) for a, b in zip(edges, edges[1:], strict=False)]
+        steps = [abs(b - a) for a, b in zip(levels, levels[1:], strict=False)]
+        smallest = int(np.argmin(steps))
+        if steps[smallest] >= STEP_MIN:
+            break
+        del found[smallest]
+    return found
+
+
+def segments_of(start_ns: Ints, latency_ns: Ints) -> tuple[Segment, ...]:
+    """Split a run into segments of constant level, boundaries refined to the inference."""
+    times, medians = bin_medians(start_ns, latency_ns, _bin_width_s(start_ns, latency_ns))
+    width = _bin_width_s(start_ns, latency_ns)
+    since = (start_ns - start_ns[0]) / 1e9
+    logs = np.log(np.maximum(latency_ns, 1))
+    edges = [0.0]
+    for index in change_points(np.log(np.maximum(medians, 1.0))):
+        edges.append(_refine(since, logs, float(times[index]), width))
+    edges.append(float(since[-1] + latency_ns[-1] / 1e9))
+    positions = np.searchsorted(since, edges)
+    segments = []
+    for begin, end, a, b in zip(edges, edges[1:], positions, positions[1:], strict=False):
+        if b > a:
+            segments.append(Segment(begin, end, float(np.median(latency_ns[a:b]))))
+    return tuple(segments)
+
+
+def _refine(since: Floats, logs: Floats, at_s: float, width_s: float) -> float:
+    """Move a change from a bin's edge to the inference at which it lies, within two bins of it (least absolute error)."""
+    low, high = np.searchsorted(since, [at_s - 2 * width_s, at_s + 2 * width_s])
+    window = logs[low:high]
+    if window.size < 8:
+        return at_s
+    before = float(np.median(logs[max(0, low - window.size) : low + window.size // 8 + 1]))
+    after = float(np.median(logs[high - window.size // 8 - 1 : high + window.size]))
+    # Least absolute error: the cut k minimises sum(|x - before|, i < k) + sum(|x - after|, i >= k).
+    saved = np.abs(window - before) - np.abs(window - after)
+    best = int(np.argmin(np.concatenate(([0.0], np.cumsum(saved)))))
+    return float(since[min(low + best, len(since) - 1)])
+
+
+def _baseline(segments: tuple[Segment, ...], since: Floats, latency_ns: Ints) -> tuple[float, float] | None:
+    """Return (p50 in ns, length in s) of the first clean 10 to 60 s, or None when the level changed before that."""
+    first = segments[0]
+    if first.end_s < BASELINE_MIN_S and len(segments) > 1:
+        return None
+    length = min(first.end_s, BASELINE_MAX_S)
+    stop = int(np.searchsorted(since, length))
+    if stop < 5:
+        return None
+    return float(np.median(latency_ns[:stop])), length
+
+
+def _throttle_at(
+    segments: tuple[Segment, ...], baseline_ns: float, start_ns: Ints, latency_ns: Ints, since: Floats
+) -> float | None:
+    """Start of the first slow-down of 10 % whose next half minute is that slow too.
+
+    Clocks fall in steps of some percent, so no segment need begin where the level crosses the limit: the crossing is
+    that of the running median, dated to the inference where a segment's edge is next to it.
+    """
+    limit = baseline_ns * LASTING_SLOW_DOWN
+    times, medians = bin_medians(start_ns, latency_ns, _bin_width_s(start_ns, latency_ns))
+    smooth = _running_median(medians, _smoothing_bins(medians))
+    for at_s in times[smooth >= limit]:
+        if _lasts(float(at_s), limit, since, latency_ns):
+            edges = [segment.start_s for segment in segments[1:] if abs(segment.start_s - at_s) <= EDGE_S]
+            return min(edges, key=lambda edge: abs(edge - at_s), default=float(at_s))
+    return None
+
+
+def _lasts(at_s: float, limit: float, since: Floats, latency_ns: Ints) -> bool:
+    low, high = np.searchsorted(since, [at_s, at_s + LASTING_S])
+    enough = since[-1] - at_s >= LASTING_S / 3 and high > low
+    return bool(enough and np.median(latency_ns[low:high]) >= limit)
+
+
+def _smoothing_bins(medians: Floats) -> int:
+    """Odd number of bins whose median has about 0.5 % noise, at most 9."""
+    sigma = _noise(np.log(np.maximum(medians, 1.0)))
+    return int(min(9, 2 * math.ceil(((sigma / 0.005) ** 2 * 1.57 - 1) / 2) + 1)) if sigma > 0.005 else 1
+
+
+def _running_median(values: Floats, width: int) -> Floats:
+    if width <= 1 or len(values) < width:
+        return values
+    padded = np.pad(values, width // 2, mode="edge")
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1))
+
+
+def _minutes(since: Floats, latency_ns: Ints) -> tuple[float, float] | None:
+    edges = np.arange(0.0, float(since[-1]) + 1e-9, 60.0)
+    if len(edges) < 2:
+        return None
+    cuts = np.searchsorted(since, edges)
+    medians = [float(np.median(latency_ns[a:b])) for a, b in zip(cuts, cuts[1:], strict=False) if b - a >= 5]
+    return (min(medians), max(medians)) if medians else None
+
+
+def _oscillation(segments: tuple[Segment, ...], throttle_at_s: float | None) -> tuple[float | None, float | None]:
+    """Period and depth of a sawtooth: from the turning points of the levels after the slow-down, at least two periods."""
+    if throttle_at_s is None:
+        return None, None
+    after = [segment for segment in segments if segment.start_s >= throttle_at_s]
+    signs = [1 if b.p50_ns > a.p50_ns else -1 for a, b in zip(after, after[1:], strict=False)]
+    rises = [after[i + 1].start_s for i, s in enumerate(signs) if s == 1 and (i == 0 or signs[i - 1] == -1)]
+    if len(rises) < 3:
+        return None, None
+    levels = [segment.p50_ns for segment in after]
+    return float(np.median(np.diff(rises))), max(levels) / min(levels) - 1.0
+
+
+def temperature_rise(series: TelemetrySeries) -> tuple[int, float | None]:
+    """Return (rise from the first tenth's minimum to the last tenth's median in milli-C, time constant in s or None).
+
+    The time constant is that of one exponential, T = end - (end - start) exp(-t / tau), by least squares over tau.
+    """
+    value = np.asarray(series.value, dtype=np.float64)
+    t = (np.asarray(series.t_ns) - series.t_ns[0]) / 1e9
+    tenth = max(1, len(value) // 10)
+    rise = int(np.median(value[-tenth:]) - np.min(value[:tenth]))
+    if rise < 2000 or len(value) < 20 or t[-1] < 30:
+        return rise, None
+    taus = np.geomspace(2.0, float(t[-1]), 60)
+    errors = []
+    for tau in taus:
+        basis = np.stack([np.ones_like(t), np.exp(-t / tau)])
+        _, residual, *_ = np.linalg.lstsq(basis.T, value, rcond=None)
+        errors.append(float(residual[0]) if residual.size else math.inf)
+    best = int(np.argmin(errors))
+    return rise, None if best in (0, len(taus) - 1) else float(taus[best])
+
+
+def _dropped(series: TelemetrySeries, at_ns: int, slack_ns: int) -> bool:
+    """Tell whether a cap is lower just after ``at_ns`` than it was before the slack around it."""
+    t, value = np.asarray(series.t_ns), np.asarray(series.value)
+    before, after = value[t < at_ns - slack_ns], value[(t >= at_ns - slack_ns) & (t <= at_ns + slack_ns)]
+    return bool(before.size and after.size and after.min() < 0.97 * np.median(before))
+
+
+def _rose(series: TelemetrySeries, at_ns: int, slack_ns: int, by: float) -> bool:
+    t, value = np.asarray(series.t_ns), np.asarray(series.value)
+    before = value[(t < at_ns - slack_ns) & (t >= at_ns - 60_000_000_000)]
+    after = value[(t >= at_ns - slack_ns // 4) & (t <= at_ns + 2 * slack_ns)]
+    return bool(before.size and after.size and np.median(after) - np.median(before) >= by)
+
+
+def _counter_started(series: TelemetrySeries, at_ns: int, slack_ns: int) -> bool:
+    """Tell whether a cumulative counter of throttled time grows faster after ``at_ns`` than before it."""
+    t, value = np.asarray(series.t_ns, dtype=np.float64), np.asarray(series.value, dtype=np.float64)
+    before, after = t < at_ns - slack_ns / 4, (t >= at_ns - slack_ns / 4) & (t <= at_ns + 5 * slack_ns)
+    if after.sum() < 2:
+        return False
+    rate_after = (value[after][-1] - value[after][0]) / max(1.0, t[after][-1] - t[after][0])
+    rate_before = (
+        (value[before][-1] - value[before][0]) / max(1.0, t[before][-1] - t[before][0]) if before.sum() > 1 else 0.0
+    )
+    # Counter in microseconds over nanoseconds: 0.02 of the time stolen is the least that can cost 10 % of one thread.
+    return bool((rate_after - rate_before) * 1000.0 > 0.02)
+
+
+SLACK_NS = 4_000_000_000
+"""Telemetry is read twice a second and slow commands each ten; a change within 4 s of the step belongs to it."""
+
+
+def cause_of(at_ns: int, telemetry: tuple[TelemetrySeries, ...]) -> tuple[Cause, str]:
+    """Return the cause of a slow-down at ``at_ns`` (device clock) and the sentence that says what was seen."""
+    tests: list[tuple[Cause, str, Any]] = [
+        ("cpu_quota", "quota_throttled_us", lambda s: _counter_started(s, at_ns, SLACK_NS)),
+        ("clock_cap", "clock_cap_khz", lambda s: _dropped(s, at_ns, SLACK_NS)),
+        ("clock_cap", "gpu_clock_cap_khz", lambda s: _dropped(s, at_ns, SLACK_NS)),
+        ("thermal_status", "thermal_status", lambda s: _rose(s, at_ns, 11_000_000_000, 1)),
+        ("contention", "other_busy_permille", lambda s: _rose(s, at_ns, SLACK_NS, 80)),
+    ]
+    words = {
+        "clock_cap_khz": "the clock limit of {} fell",
+        "gpu_clock_cap_khz": "the clock limit of the GPU ({}) fell",
+        "thermal_status": "the thermal status rose",
+        "quota_throttled_us": "a CPU quota of its control group began to hold it back",
+        "other_busy_permille": "other processes began to use the cores",
+    }
+    for cause, kind, seen in tests:
+        for series in telemetry:
+            if series.kind == kind and len(series.t_ns) and seen(series):
+                return cause, words[kind].format(series.source)
+    return (
+        "unknown",
+        "no clock limit, thermal status, quota or other load changed at that time, as far as could be read",
+    )
+
+
+def analyse_sustained(
+    start_ns: Ints, latency_ns: Ints, telemetry: tuple[TelemetrySeries, ...] = ()
+) -> SustainedAnalysis:
+    """Analyse one sustained run: all measured samples in order (ns, device clock) and the telemetry of the same time.
+
+    ``throttle_at_s`` is the start of the first slow-down of 10 % or more that lasts (half a minute's median), whatever
+    its cause; ``throttled`` says whether heat was the cause, and is None where a slow-down has no known cause.
+    """
+    start_ns, latency_ns = np.asarray(start_ns, dtype=np.int64), np.asarray(latency_ns, dtype=np.int64)
+    if len(start_ns) < 10:
+        return SustainedAnalysis(0.0, *([None] * 15))  # type: ignore[arg-type]
+    since = (start_ns - start_ns[0]) / 1e9
+    segments = segments_of(start_ns, latency_ns)
+    base = _baseline(segments, since, latency_ns)
+    window_s = min(SUSTAINED_WINDOW_S, float(since[-1]) / 4)
+    sustained = float(np.median(latency_ns[np.searchsorted(since, float(since[-1]) - window_s) :]))
+    at_s = _throttle_at(segments, base[0], start_ns, latency_ns, since) if base else None
+    cause, evidence = cause_of(int(start_ns[0] + at_s * 1e9), telemetry) if at_s is not None else (None, None)
+    minutes = _minutes(since, latency_ns)
+    period, depth = _oscillation(segments, at_s)
+    hottest = _hottest(telemetry)
+    rise, tau = temperature_rise(hottest) if hottest else (None, None)
+    throttled: bool | None = False
+    if at_s is not None:
+        throttled = cause in HEAT_CAUSES
+    return SustainedAnalysis(
+        duration_s=float(since[-1]),
+        baseline_p50_ns=base[0] if base else None,
+        baseline_s=base[1] if base else None,
+        sustained_p50_ns=sustained,
+        slowdown=sustained / base[0] if base else None,
+        throttle_at_s=at_s,
+        cause=cause,
+        throttled=throttled if base else None,
+        best_minute_p50_ns=minutes[0] if minutes else None,
+        worst_minute_p50_ns=minutes[1] if minutes else None,
+        stability=minutes[0] / minutes[1] if minutes else None,
+        oscillation_period_s=period,
+        oscillation_depth=depth,
+        temperature_rise_milli_c=rise,
+        temperature_time_constant_s=tau,
+        evidence=evidence,
+        segments=segments,
+    )
+
+
+def _hottest(telemetry: tuple[TelemetrySeries, ...]) -> TelemetrySeries | None:
+    """Return the temperature that rose most, of the sensors that can be believed (0 to 120 degrees, not constant)."""
+    rises: list[tuple[float, TelemetrySeries]] = []
+    for series in telemetry:
+        if series.kind != "temperature_milli_c" or len(series.value) < 3:
+            continue
+        value = np.asarray(series.value)
+        if value.min() <= 0 or value.max() >= 120_000 or value.min() == value.max():
+            continue
+        rises.append((float(value[-1] - value[0]), series))
+    return max(rises, key=lambda pair: pair[0])[1] if rises else None
