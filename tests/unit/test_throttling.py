@@ -132,11 +132,11 @@ def test_too_few_samples_claim_nothing() -> None:
     assert found.slowdown is None
 
 
-def test_sixty_simulated_phones_are_judged_right() -> None:
-    phones = random_phones(60, seed=5)
+def test_thirty_simulated_phones_are_judged_right() -> None:
+    phones = random_phones(30, seed=5)
     trajectories = simulate(phones, 1800)
     throttling = dated = steady = 0
-    for phone in range(60):
+    for phone in range(30):
         start_ns, latency_ns, true_s = inferences(phones, trajectories, phone, seed=phone)
         truth = truth_of(start_ns, true_s, float(phones.base_latency_s[phone]), float(phones.noise_cv[phone]))
         found = analyse_sustained(start_ns, latency_ns)
@@ -148,6 +148,6 @@ def test_sixty_simulated_phones_are_judged_right() -> None:
             dated += found.throttle_at_s is not None and abs(found.throttle_at_s - truth.throttle_at_s) <= max(
                 5, 0.02 * truth.throttle_at_s
             )
-    assert throttling >= 20
-    assert steady >= 10
+    assert throttling >= 12
+    assert steady >= 5
     assert dated >= 0.9 * throttling

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 LASTING_SLOW_DOWN = 1.10
-"""A slow-down counts from 10 % on: under it, run-to-run noise of phones explains it (thermal.md of the field: CV 2 to 5 %)."""
+"""A slow-down counts from 10 % on: what is under it, the run-to-run noise of phones (CV 2 to 5 %) explains."""
 LASTING_S = 30.0
 """... and when the median of the half minute that follows is that slow as well."""
 BASELINE_MIN_S, BASELINE_MAX_S = 10.0, 60.0
@@ -128,8 +129,8 @@ def _merge_small_steps(values: Floats, found: list[int]) -> list[int]:
     found = list(found)
     while found:
         edges = [0, *found, len(values)]
-        levels = [float(np.median(values[a:b])) for a, b in zip(edges, edges[1:], strict=False)]
-        steps = [abs(b - a) for a, b in zip(levels, levels[1:], strict=False)]
+        levels = [float(np.median(values[a:b])) for a, b in pairwise(edges)]
+        steps = [abs(b - a) for a, b in pairwise(levels)]
         smallest = int(np.argmin(steps))
         if steps[smallest] >= STEP_MIN:
             break
@@ -156,7 +157,7 @@ def segments_of(start_ns: Ints, latency_ns: Ints) -> tuple[Segment, ...]:
 
 
 def _refine(since: Floats, logs: Floats, at_s: float, width_s: float) -> float:
-    """Move a change from a bin's edge to the inference at which it lies, within two bins of it (least absolute error)."""
+    """Move a change from a bin's edge to the inference at which it lies, within two bins of it."""
     low, high = np.searchsorted(since, [at_s - 2 * width_s, at_s + 2 * width_s])
     window = logs[low:high]
     if window.size < 8:
@@ -223,16 +224,16 @@ def _minutes(since: Floats, latency_ns: Ints) -> tuple[float, float] | None:
     if len(edges) < 2:
         return None
     cuts = np.searchsorted(since, edges)
-    medians = [float(np.median(latency_ns[a:b])) for a, b in zip(cuts, cuts[1:], strict=False) if b - a >= 5]
+    medians = [float(np.median(latency_ns[a:b])) for a, b in pairwise(cuts) if b - a >= 5]
     return (min(medians), max(medians)) if medians else None
 
 
 def _oscillation(segments: tuple[Segment, ...], throttle_at_s: float | None) -> tuple[float | None, float | None]:
-    """Period and depth of a sawtooth: from the turning points of the levels after the slow-down, at least two periods."""
+    """Period and depth of a sawtooth, from the turning points of the levels after the slow-down (two periods at least)."""
     if throttle_at_s is None:
         return None, None
     after = [segment for segment in segments if segment.start_s >= throttle_at_s]
-    signs = [1 if b.p50_ns > a.p50_ns else -1 for a, b in zip(after, after[1:], strict=False)]
+    signs = [1 if b.p50_ns > a.p50_ns else -1 for a, b in pairwise(after)]
     rises = [after[i + 1].start_s for i, s in enumerate(signs) if s == 1 and (i == 0 or signs[i - 1] == -1)]
     if len(rises) < 3:
         return None, None

@@ -106,7 +106,7 @@ class PhoneRun:
 
 def simulate(phones: PhoneParameters, duration_s: float) -> PhoneRun:
     """Run all phones at full load from rest for ``duration_s``."""
-    steps = int(round(duration_s / STEP_S)) + 1
+    steps = round(duration_s / STEP_S) + 1
     count = len(phones.ambient_c)
     die = phones.ambient_c + phones.power_other_w * phones.r_case_ambient
     case = die.copy()
@@ -176,7 +176,7 @@ class Truth:
 def truth_of(
     start_ns: NDArray[np.int64], true_s: Floats, base_latency_s: float, noise_cv: float, lasting_s: float = 30.0
 ) -> Truth:
-    """Earliest time from which the noise-free latency is 10 % over its base and stays so in the median of half a minute.
+    """Earliest time from which the noise-free latency is 10 % over its base, lastingly (median of half a minute).
 
     The slow-down is the population median of the last five minutes over the base: every latency with the whole
     distribution of its noise (61 quantiles), because the median of a sawtooth is not that of its noise-free levels.
@@ -199,7 +199,7 @@ def truth_of(
 
 
 def telemetry_rows(phones: PhoneParameters, run: PhoneRun, phone: int, full_khz: int = 3_000_000) -> list[list[Any]]:
-    """Return protocol telemetry rows (docs/protocol.md) at 2 Hz: die and skin temperature, clock and cap, thermal status."""
+    """Return telemetry rows as docs/protocol.md has them, at 2 Hz: temperatures, clock and its cap, thermal status."""
     rows: list[list[Any]] = []
     trip = phones.skin_trip_c[phone]
     for step in range(0, run.clock.shape[1], 2):
