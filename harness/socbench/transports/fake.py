@@ -33,7 +33,6 @@ class FakeScript:
     ``cut_commands``: the Nth commands (from 1) break the channel. ``stall_commands``: they never answer.
     ``cut_pushes``: the Nth pushes break half way. ``disk_bytes``: room for pushed files. ``file_limit_bytes``: no
     process on the device can make a larger file (RLIMIT_FSIZE), as a disk that fills up while it runs.
-    ``facts``: replaces members of what ``identify`` says.
     """
 
     refuse: str | None = None
@@ -45,7 +44,6 @@ class FakeScript:
     cut_pushes: tuple[int, ...] = ()
     disk_bytes: int | None = None
     file_limit_bytes: int | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -73,7 +71,8 @@ def read_script(name: str) -> FakeScript:
         return FakeScript()
     try:
         members = json.loads(Path(path).read_text(encoding="utf-8")).get(name, {})
-        return FakeScript(**{key: tuple(v) if isinstance(v, list) else v for key, v in members.items()})
+        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in members.items()}
+        return FakeScript(**plain)
     except (OSError, ValueError, TypeError, AttributeError) as problem:
         raise UsageError(f"{path} (SOCBENCH_FAKE_SCRIPT) is no script for fake devices: {problem}") from problem
 
@@ -121,8 +120,7 @@ class FakeTransport(LocalTransport):
         if self._script.file_limit_bytes is not None:
             blocks = self._script.file_limit_bytes // 512
             argv = ["/bin/sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh", *argv]
-        done = super().run(argv, deadline=deadline, stdin=stdin, env=env, limit_bytes=limit_bytes)
-        return self._with_facts(argv, done) if "identify" in argv else done
+        return super().run(argv, deadline=deadline, stdin=stdin, env=env, limit_bytes=limit_bytes)
 
     def push(self, source: Path, target: PurePosixPath, *, deadline: Deadline) -> None:
         """Copy a file, unless the script cuts this push or the disk that it describes is full."""
@@ -180,12 +178,3 @@ class FakeTransport(LocalTransport):
 
     def _used(self) -> int:
         return sum(file.stat().st_size for file in Path(self.root).rglob("*") if file.is_file())
-
-    def _with_facts(self, argv: Sequence[str], done: Completed) -> Completed:
-        """Let the device say what it is: a fake, with the facts of its script."""
-        try:
-            answer = json.loads(done.stdout)
-            answer["facts"].update({"fake": self._name, **self._script.facts})
-        except (ValueError, KeyError, AttributeError, TypeError):
-            return done
-        return Completed(tuple(argv), done.exit_code, json.dumps(answer).encode(), done.stderr)

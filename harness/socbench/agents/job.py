@@ -1,0 +1,116 @@
+"""Makes the job document (docs/protocol.md) that an agent is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from socbench.agents.provision import DeviceFile
+from socbench.records import PROTOCOL_VERSION, Json, PlannedRepetition, TrialPlan
+
+_BLOBS = "../../blobs/"
+_SLACK_S = 60.0
+"""What a repetition may take beside its measuring before it counts as hung: import, load, compile, checks."""
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """``count`` inputs of one tensor in one file; ``name``, ``dtype``, ``shape`` as the model's file has them."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    count: int
+    file: DeviceFile
+
+    def member(self) -> Json:
+        """Return the entry of ``probe.inputs`` or ``dataset.inputs``."""
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape), "file": _BLOBS + self.file.name}
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """What a trial needs on its device: the model (first) with its companions, probe inputs, evaluation data."""
+
+    model: tuple[DeviceFile, ...]
+    probe: tuple[InputFile, ...] = ()
+    dataset: tuple[InputFile, ...] = ()
+    cores: tuple[int, ...] | None = None
+    python: str | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    def files(self) -> list[DeviceFile]:
+        """Return every file, in the order in which they are pushed."""
+        return [*self.model, *(i.file for i in self.probe), *(i.file for i in self.dataset)]
+
+
+def job_document(
+    session: str,
+    trials: Mapping[str, TrialPlan],
+    files: Mapping[str, TrialFiles],
+    repetitions: Sequence[PlannedRepetition],
+    *,
+    orphan_after_s: float | None,
+    seed: int,
+    profile: bool,
+    cool_down: Json | None,
+) -> Json:
+    """Return the job of one device: the trials that ``repetitions`` name, in that order.
+
+    A trial is profiled in its first repetition here only; the agent is told so a trial, by ``profile_repetition``.
+    """
+    named = {planned.trial for planned in repetitions}
+    return {
+        "protocol": PROTOCOL_VERSION,
+        "session": session,
+        "orphan_after_s": orphan_after_s,
+        "telemetry": {"interval_s": 0.5, "slow_interval_s": 10.0},
+        "trials": {
+            trial.trial: _trial(trial, files[trial.trial], seed, profile)
+            for trial in trials.values()
+            if trial.trial in named
+        },
+        "repetitions": [
+            {
+                "trial": planned.trial,
+                "repetition": planned.repetition,
+                "deadline_s": deadline_s(trials[planned.trial], files[planned.trial]),
+                "cool_down": cool_down,
+            }
+            for planned in repetitions
+        ],
+    }
+
+
+def deadline_s(trial: TrialPlan, files: TrialFiles) -> float:
+    """Return how long a repetition may take: its own times, doubled, and a minute."""
+    settings = trial.settings
+    dataset = files.dataset[0].count * 1.0 if files.dataset else 0.0
+    return round(2 * (settings.warmup_max_s + max(settings.max_time_s, settings.min_time_s)) + dataset + _SLACK_S, 1)
+
+
+def _inputs(inputs: Sequence[InputFile]) -> Json | None:
+    return {"count": inputs[0].count, "inputs": [entry.member() for entry in inputs]} if inputs else None
+
+
+def _trial(trial: TrialPlan, files: TrialFiles, seed: int, profile: bool) -> Json:
+    return {
+        "runtime": trial.runtime,
+        "delegate": trial.delegate,
+        "format": trial.format,
+        "precision": trial.precision,
+        "model": _BLOBS + files.model[0].name,
+        "python": files.python,
+        "runtime_dir": None,
+        "threads": trial.threads,
+        "cores": None if files.cores is None else list(files.cores),
+        "batch": trial.batch,
+        "shapes": {name: list(shape) for name, shape in trial.shapes.items()},
+        "scenario": trial.scenario,
+        "settings": asdict(trial.settings),
+        "probe": _inputs(files.probe) if trial.scenario != "accuracy" else None,
+        "dataset": _inputs(files.dataset),
+        "input_seed": seed,
+        "profile": profile and trial.scenario == "single_stream",
+        "options": dict(files.options),
+    }
