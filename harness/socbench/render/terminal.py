@@ -2,46 +2,327 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.text import Text
 
-from socbench.records import ComparedPair, Device, Json, ReportData, SessionInfo
+from socbench.records import ComparedPair, Device, Json, ReportData, SessionInfo, TrialRow
+from socbench.render import columns, concerns, names, numbers, ranking, sentences
+
+WIDTH = 100
+_GAP = 2
+_STYLES = {"suspect": "yellow", "void": "red", "absent": "dim"}
+_DECISIONS = {
+    "faster": ("faster", "green"),
+    "slower": ("slower", "red"),
+    "no_difference": ("no difference", ""),
+    "cannot_tell": ("can't tell", "yellow"),
+    "not_comparable": ("not comparable", "dim"),
+    "missing": ("missing", "red"),
+    "failed": ("failed", "red"),
+}
 
 
 def make_console(stream: TextIO | None = None) -> Console:
-    """A console on ``stream`` (standard output) of at most 100 columns that never wraps piped lines at 80."""
-    raise NotImplementedError
+    """A console on ``stream`` (standard output) of at most 100 columns; 100 when it is no terminal."""
+    stream = stream or sys.stdout
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
+    return console
 
 
 def print_results(console: Console, data: ReportData) -> None:
     """The answer in sentences, one table a model, and each warning with its advice."""
-    raise NotImplementedError
+    for said in sentences.answer(data):
+        console.print(Text(said))
+        console.print()
+    for section in ranking.sections(data):
+        _print_section(console, section)
+        console.print()
+    _print_concerns(console, ranking.shown_rows(data.rows) + _failed_accuracy(data.rows))
+
+
+def _failed_accuracy(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    shown = {(row.session, row.trial) for row in ranking.shown_rows(rows)}
+    return [row for row in rows if row.status == "failed" and (row.session, row.trial) not in shown]
+
+
+def _print_section(console: Console, section: ranking.Section) -> None:
+    ctx = columns.context(section.rows)
+    shown = columns.visible(section.rows, ctx)
+    heads = [column.head(ctx) for column in shown]
+    texts = columns.cells(section.rows, shown, ctx, wide=False)
+    kept = _fitting(shown, heads, texts, console.width)
+    widths = {index: _width(index, heads, texts, section.rows) for index in kept}
+    parts = [section.title]
+    if len(section.devices) == 1:
+        parts.append(section.devices[0].device)
+    parts += [f"{head} {text}" for head, text in columns.constants(section.rows, ctx)]
+    console.print(Text(" · ".join(parts)), style="bold")
+    _line(console, [_fit(heads[index], widths[index], shown[index].right) for index in kept], "dim")
+    number = 0
+    for device in section.devices:
+        if len(section.devices) > 1:
+            console.print(Text(device.device), style="bold", no_wrap=True, overflow="ellipsis")
+        for group, rows in device.groups:
+            for row in rows:
+                style = _STYLES.get(group, "")
+                if group == "absent":
+                    _print_absent(console, row, kept, shown, texts[number], widths)
+                else:
+                    cells = [_fit(texts[number][index], widths[index], shown[index].right) for index in kept]
+                    mark = {"suspect": " ?", "void": " ✗", "loses": " ↓"}.get(group, "")
+                    _line(console, cells, style, mark)
+                number += 1
+    _print_marks(console, section)
+
+
+def _print_marks(console: Console, section: ranking.Section) -> None:
+    found = {group for device in section.devices for group, _ in device.groups}
+    said = {"loses": "↓ may lose accuracy", "suspect": "? suspect, not ranked", "void": "✗ void, not ranked"}
+    marks = [text for group, text in said.items() if group in found]
+    if marks:
+        console.print(Text("   ".join(marks)), style="dim")
+
+
+def _print_absent(
+    console: Console,
+    row: TrialRow,
+    kept: Sequence[int],
+    shown: Sequence[columns.Column],
+    texts: Sequence[str],
+    widths: dict[int, int],
+) -> None:
+    identity = [index for index in kept if shown[index].kind != "measure"]
+    cells = [_fit(texts[index], widths[index], False) for index in identity]
+    room = console.width - sum(widths[index] + _GAP for index in identity)
+    reason = columns.absent_text(row)
+    if cell_len(reason) > room:
+        reason = set_cell_size(reason, max(room - 1, 1)).rstrip() + "…"
+    _line(console, [*cells, reason], "dim")
+
+
+def _width(index: int, heads: Sequence[str], texts: Sequence[Sequence[str]], rows: Sequence[TrialRow]) -> int:
+    most = max((cell_len(cells[index]) for cells in texts), default=0)
+    return min(max(cell_len(heads[index]), most), 28)
+
+
+def _fitting(
+    shown: Sequence[columns.Column], heads: Sequence[str], texts: Sequence[Sequence[str]], room: int
+) -> list[int]:
+    """Indices of the columns that fit into ``room``; those of high priority number go first, ``notes`` always."""
+    kept = [index for index, column in enumerate(shown) if column.key not in ("notes", "version", "accelerator")]
+
+    def needed() -> int:
+        return sum(_width(index, heads, texts, ()) + _GAP for index in kept) + 2
+
+    while needed() > room and len(kept) > 1:
+        worst = max(kept, key=lambda index: (shown[index].priority, index))
+        if shown[worst].priority == 0:
+            break
+        kept.remove(worst)
+    return kept
+
+
+def _fit(text: str, width: int, right: bool) -> str:
+    length = cell_len(text)
+    if length > width:
+        return set_cell_size(text, width - 1) + "…"
+    return " " * (width - length) + text if right else text + " " * (width - length)
+
+
+def _line(console: Console, cells: Sequence[str], style: str = "", mark: str = "") -> None:
+    text = (" " * _GAP).join(cells) + mark
+    console.print(Text(text.rstrip()), style=style, no_wrap=True, overflow="ellipsis", crop=True)
+
+
+def _print_concerns(console: Console, rows: Sequence[TrialRow]) -> None:
+    for concern in concerns.gathered(rows):
+        style = {"invalid": "red", "suspect": "yellow", "absent": ""}.get(concern.level, "dim")
+        where = f" ({names.count(len(concern.seen), 'row')})" if len(concern.seen) > 1 else ""
+        console.print(Text(f"{concern.title}{where}"), style=style)
+        for who, what in concern.seen[:3]:
+            console.print(Text(f"  {who}{': ' if what else ''}{what}"), no_wrap=False)
+        if len(concern.seen) > 3:
+            console.print(Text(f"  and {names.count(len(concern.seen) - 3, 'row')} more"))
+        if concern.advice:
+            console.print(Text(f"  → {concern.advice}"))
 
 
 def print_compare(
     console: Console, pairs: Sequence[ComparedPair], *, base: str = "base", candidate: str = "candidate"
 ) -> None:
     """The conclusion, the table of pairs, and what could not be compared and why."""
-    raise NotImplementedError
+    for said in sentences.compare_answer(pairs, base=base, candidate=candidate):
+        console.print(Text(said))
+    if not pairs:
+        return
+    console.print()
+    unit = numbers.time_unit(value for pair in pairs for value in (pair.base_p50_ns, pair.candidate_p50_ns))
+    heads = [
+        "",
+        f"{names.plain(base, 14)} {unit.symbol}",
+        f"{names.plain(candidate, 14)} {unit.symbol}",
+        "change",
+        "95 %",
+    ]
+    heads.append("")
+    lines = [pair_cells(pair, unit) for pair in pairs]
+    for position in (1, 2):
+        column = numbers.aligned([line[position] for line in lines], figure=" ", point=" ")
+        for line, text in zip(lines, column, strict=True):
+            line[position] = text
+    styles = [_DECISIONS[pair.decision][1] for pair in pairs]
+    _print_table(console, heads, lines, right=(1, 2, 3, 4), styles=styles)
+    for pair in pairs:
+        if pair.reasons:
+            why = "; ".join(names.plain(reason, 300) for reason in pair.reasons)
+            console.print(Text(f"{sentences.pair_name(pair)}: {why}"))
+
+
+def pair_cells(pair: ComparedPair, unit: numbers.Unit) -> list[str]:
+    """Name, base, candidate, change, its interval and the decision of one pair, as text."""
+    base = "" if pair.base_p50_ns is None else numbers.significant(pair.base_p50_ns / unit.factor)
+    candidate = "" if pair.candidate_p50_ns is None else numbers.significant(pair.candidate_p50_ns / unit.factor)
+    change = "" if pair.ratio is None else numbers.percent_change(pair.ratio)
+    interval = ""
+    if pair.ratio_low is not None and pair.ratio_high is not None:
+        interval = f"{numbers.percent_change(pair.ratio_low)[:-2]} to {numbers.percent_change(pair.ratio_high)}"
+    return [sentences.pair_name(pair), base, candidate, change, interval, _DECISIONS[pair.decision][0]]
+
+
+def _print_table(
+    console: Console,
+    heads: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    *,
+    right: Sequence[int] = (),
+    styles: Sequence[str] = (),
+) -> None:
+    widths = [max(cell_len(row[index]) for row in (heads, *lines)) for index in range(len(heads))]
+    over = sum(widths) + _GAP * (len(widths) - 1) - console.width
+    while over > 0 and max(widths) > 8:
+        widest = widths.index(max(widths))
+        cut = min(over, max(1, widths[widest] - 8))
+        widths[widest] -= cut
+        over -= cut
+    if any(heads):
+        _line(console, [_fit(head, widths[index], index in right) for index, head in enumerate(heads)], "dim")
+    for number, line in enumerate(lines):
+        style = styles[number] if styles else ""
+        _line(console, [_fit(text, widths[index], index in right) for index, text in enumerate(line)], style)
 
 
 def print_sessions(console: Console, sessions: Sequence[SessionInfo]) -> None:
     """One line a session, newest first."""
-    raise NotImplementedError
+    if not sessions:
+        console.print(Text("No sessions yet: `socbench run` makes one."))
+        return
+    newest = sorted(sessions, key=lambda session: session.started, reverse=True)
+    lines = [
+        [
+            names.plain(session.session, 40),
+            names.plain(session.label or "", 24),
+            names.plain(session.started)[:16].replace("T", " "),
+            names.listing((names.plain(device.name, 24) for device in session.devices), 2),
+            ", ".join(
+                f"{number:,} {names.plain(status, 12)}" for status, number in session.trial_counts.items() if number
+            ),
+            names.plain(session.status, 24).replace("_", " "),
+        ]
+        for session in newest
+    ]
+    _print_table(console, ["session", "label", "started (UTC)", "devices", "trials", "status"], lines)
 
 
 def print_devices(console: Console, devices: Sequence[Device]) -> None:
     """One line a device: ready, or why not and what to do."""
-    raise NotImplementedError
+    if not devices:
+        console.print(Text("No device is attached."))
+        return
+    lines = [
+        [
+            names.plain(device.device, 32),
+            names.plain(device.name, 40),
+            names.plain(device.soc or "", 30) if device.soc != device.name else "",
+            names.plain(device.os or "", 24),
+            names.plain(device.state, 20) + (", emulated" if device.emulated else ""),
+        ]
+        for device in devices
+    ]
+    _print_table(console, ["device", "name", "SoC", "system", "state"], lines)
+    for device in devices:
+        if device.advice:
+            console.print(Text(f"{names.plain(device.device, 60)}: {names.plain(device.advice, 400)}"))
 
 
 def print_models(console: Console, models: Sequence[Json]) -> None:
     """One line a model; the dicts are those of ``models list --json``."""
-    raise NotImplementedError
+    if not models:
+        console.print(Text("No model is known."))
+        return
+    lines = []
+    for model in models:
+        variants = model.get("variants") or []
+        formats: dict[str, list[str]] = {}
+        for variant in variants:
+            formats.setdefault(names.plain(variant.get("format")), []).append(names.plain(variant.get("precision")))
+        built = sum(variant.get("sha256") is not None for variant in variants)
+        metric = model.get("metric")
+        kind = metric.get("kind") if isinstance(metric, dict) else metric
+        text = ", ".join(f"{name} ({len(found)})" for name, found in formats.items())
+        ready = f"{built} of {len(variants)} built"
+        task = names.plain(model.get("task") or "", 24).replace("_", " ")
+        licence = model.get("licence")
+        said = licence.get("weights") if isinstance(licence, dict) else licence
+        lines.append(
+            [
+                names.plain(model.get("model"), 32),
+                task,
+                names.metric_title(kind),
+                names.plain(said or "", 16),
+                text,
+                ready,
+            ]
+        )
+    _print_table(console, ["model", "task", "metric", "licence", "variants", ""], lines)
+
+
+_STATES = {"works": "green", "partial": "yellow", "emulated": "yellow", "wrong_answer": "red", "unavailable": "dim"}
 
 
 def print_doctor(console: Console, checks: Sequence[Json]) -> None:
-    """One line a runtime and delegate; the dicts are those of ``doctor --json``."""
-    raise NotImplementedError
+    """One line a runtime and delegate with what it says, and how to fix what fails."""
+
+    def said(check: Json, key: str, say: Callable[[str], str] = names.plain) -> str:
+        return say(str(check[key])) if check.get(key) is not None else ""
+
+    many = len({check.get("device") for check in checks}) > 1
+    lines = []
+    for check in checks:
+        line = [names.plain(check.get("device"), 24)] if many else []
+        line += [
+            said(check, "runtime", names.runtime_title),
+            said(check, "runtime_version"),
+            said(check, "delegate", names.delegate_title),
+            said(check, "state").replace("_", " "),
+            said(check, "accelerator") or said(check, "reason"),
+        ]
+        lines.append(line)
+    if not lines:
+        console.print(Text("No runtime was found: `socbench runtimes install all` installs them."))
+        return
+    heads = (["device"] if many else []) + ["runtime", "version", "on", "state", ""]
+    _print_table(console, heads, lines, styles=[_STATES.get(str(check.get("state")), "") for check in checks])
+    fixes = {
+        (names.plain(check.get("reason") or "", 300), names.plain(check["fix"], 300)): check
+        for check in checks
+        if check.get("fix")
+    }
+    for (reason, fix), check in fixes.items():
+        where = f"{said(check, 'runtime', names.runtime_title)} {said(check, 'delegate', names.delegate_title)}".strip()
+        console.print(Text(f"{where}: {reason + '. ' if reason else ''}→ {fix}"))
