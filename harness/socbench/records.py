@@ -271,6 +271,10 @@ class TrialRow:
     started: str
     repetition_medians_ns: tuple[float, ...] = ()
     thermal: Json | None = None
+    repetition_numbers: tuple[int, ...] = ()
+    settings: Json = field(default_factory=dict)
+    power_source: str | None = None
+    device_emulated: bool = False
 
 
 @dataclass(frozen=True)
