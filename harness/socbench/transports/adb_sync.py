@@ -1,0 +1,205 @@
+"""File transfer over ADB: the sync protocol, versions 1 and 2, with compression as an option of the link."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import select
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from socbench.errors import ChannelError, UsageError
+from socbench.transports.adb_wire import SYNC_CHUNK_BYTES, Connection
+
+_FLAGS = {"none": 0, "brotli": 1, "lz4": 2, "zstd": 4}
+_ERRORS = {
+    "no space left": errno.ENOSPC,
+    "disk quota": errno.EDQUOT,
+    "read-only file system": errno.EROFS,
+    "permission denied": errno.EACCES,
+    "operation not permitted": errno.EPERM,
+    "no such file": errno.ENOENT,
+    "is a directory": errno.EISDIR,
+    "not a directory": errno.ENOTDIR,
+    "file name too long": errno.ENAMETOOLONG,
+}
+_READ_BYTES = 1 << 20
+
+
+class Codec(Protocol):
+    """A streaming compressor or decompressor."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take data in, return what came out so far."""
+        ...
+
+    def finish(self) -> bytes:
+        """Return the rest."""
+        ...
+
+
+class _Calls:
+    def __init__(self, feed: Callable[[bytes], bytes], finish: Callable[[], bytes], head: bytes = b"") -> None:
+        self._feed, self._finish, self._head = feed, finish, head
+
+    def feed(self, data: bytes) -> bytes:
+        head, self._head = self._head, b""
+        return head + self._feed(data)
+
+    def finish(self) -> bytes:
+        return self._head + self._finish()
+
+
+def codecs(compression: str) -> tuple[Callable[[], Codec], Callable[[], Codec]]:
+    """Return what makes a compressor and a decompressor for ``lz4``, ``zstd`` or ``brotli``.
+
+    Raises UsageError when the Python package for it is not installed.
+    """
+    package = {"lz4": "lz4.frame", "zstd": "zstandard", "brotli": "brotli"}[compression]
+    try:
+        module: Any = importlib.import_module(package)
+    except ImportError:
+        name = package.split(".")[0]
+        raise UsageError(
+            f"compression {compression} needs the Python package {name}: `pip install {name}`, or use none"
+        ) from None
+    if compression == "zstd":
+
+        def packer() -> Codec:
+            made = module.ZstdCompressor(level=1).compressobj()
+            return _Calls(made.compress, made.flush)
+
+        def unpacker() -> Codec:
+            made = module.ZstdDecompressor().decompressobj()
+            return _Calls(made.decompress, lambda: b"")
+
+    elif compression == "lz4":
+
+        def packer() -> Codec:
+            made = module.LZ4FrameCompressor()
+            return _Calls(made.compress, made.flush, made.begin())
+
+        def unpacker() -> Codec:
+            return _Calls(module.LZ4FrameDecompressor().decompress, lambda: b"")
+
+    else:
+
+        def packer() -> Codec:
+            made = module.Compressor(quality=1)
+            return _Calls(made.process, made.finish)
+
+        def unpacker() -> Codec:
+            return _Calls(module.Decompressor().process, lambda: b"")
+
+    return packer, unpacker
+
+
+def send_file(connection: Connection, source: Path, target: str, compression: str = "none") -> None:
+    """Send a file over a ``sync:`` connection; the device makes parents and unlinks what it could not finish.
+
+    Raises OSError when the device refuses (ENOSPC when its disk is full), ChannelError when the link breaks.
+    """
+    with source.open("rb") as stream:
+        mode = stat.S_IFREG | (0o755 if source.stat().st_mode & 0o111 else 0o644)
+        name = target.encode("utf-8", "surrogateescape")
+        if compression == "none":
+            path = name + b",%d" % mode
+            connection.send(b"SEND" + struct.pack("<I", len(path)) + path)
+            blocks = _plain(stream)
+        else:
+            connection.send(b"SND2" + struct.pack("<I", len(name)) + name)
+            connection.send(b"SND2" + struct.pack("<II", mode, _FLAGS[compression]))
+            blocks = _packed(stream, codecs(compression)[0]())
+        for block in blocks:
+            if _refused(connection):
+                break
+            connection.send(block)
+        else:
+            connection.send(b"DONE" + struct.pack("<I", int(source.stat().st_mtime) & 0xFFFFFFFF))
+    _status(connection, target)
+
+
+def _plain(stream: BinaryIO) -> Iterator[memoryview]:
+    """Yield DATA packets in large blocks: one system call for sixteen packets instead of one for each."""
+    step = 8 + SYNC_CHUNK_BYTES
+    buffer = bytearray(16 * step)
+    view = memoryview(buffer)
+    while True:
+        filled = 0
+        while filled < len(buffer):
+            count = stream.readinto(view[filled + 8 : filled + step])  # type: ignore[attr-defined]
+            if not count:
+                break
+            buffer[filled : filled + 8] = b"DATA" + struct.pack("<I", count)
+            filled += 8 + count
+        if not filled:
+            return
+        yield view[:filled]
+
+
+def _packed(stream: BinaryIO, codec: Codec) -> Iterator[bytes]:
+    while block := stream.read(_READ_BYTES):
+        yield _data(codec.feed(block))
+    yield _data(codec.finish())
+
+
+def _data(block: bytes) -> bytes:
+    pieces = (block[i : i + SYNC_CHUNK_BYTES] for i in range(0, len(block), SYNC_CHUNK_BYTES))
+    return b"".join(b"DATA" + struct.pack("<I", len(piece)) + piece for piece in pieces)
+
+
+def _refused(connection: Connection) -> bool:
+    """Whether the device has already said something: before DONE that can only be a failure."""
+    return bool(select.select([connection.fileno()], [], [], 0)[0])
+
+
+def _status(connection: Connection, path: str) -> None:
+    kind, size = struct.unpack("<4sI", connection.receive(8))
+    if kind == b"OKAY":
+        return
+    if kind == b"FAIL" and size < 1 << 20:
+        raise failure(connection.receive(size).decode("utf-8", "replace"), path)
+    raise ChannelError(f"{connection.name} answered {kind!r} in a file transfer: the stream is broken")
+
+
+def failure(said: str, path: str) -> OSError:
+    """Return the device's refusal as the OSError that it was on the device."""
+    number = next((code for words, code in _ERRORS.items() if words in said.lower()), errno.EIO)
+    return OSError(number, f"the device says: {said}", path)
+
+
+def receive_file(connection: Connection, source: str, target: BinaryIO, compression: str = "none") -> None:
+    """Receive a file over a ``sync:`` connection into an open file. FileNotFoundError when it is not there."""
+    name = source.encode("utf-8", "surrogateescape")
+    codec = None
+    if compression == "none":
+        connection.send(b"RECV" + struct.pack("<I", len(name)) + name)
+    else:
+        connection.send(b"RCV2" + struct.pack("<I", len(name)) + name)
+        connection.send(b"RCV2" + struct.pack("<I", _FLAGS[compression]))
+        codec = codecs(compression)[1]()
+    buffer = memoryview(bytearray(SYNC_CHUNK_BYTES))
+    head = memoryview(bytearray(8))
+    while True:
+        connection.receive_into(head)
+        kind, size = struct.unpack("<4sI", head)
+        if kind == b"DATA" and size <= SYNC_CHUNK_BYTES:
+            connection.receive_into(buffer[:size])
+            target.write(codec.feed(bytes(buffer[:size])) if codec else buffer[:size])
+        elif kind == b"DONE":
+            return
+        elif kind == b"FAIL" and size < 1 << 20:
+            raise failure(connection.receive(size).decode("utf-8", "replace"), source)
+        else:
+            raise ChannelError(f"{connection.name} answered {kind!r} in a file transfer: the stream is broken")
+
+
+def file_size(connection: Connection, path: str) -> int | None:
+    """Return the size of a file in bytes (64 bits, by STA2), None when it is not there."""
+    name = path.encode("utf-8", "surrogateescape")
+    connection.send(b"STA2" + struct.pack("<I", len(name)) + name)
+    fields = struct.unpack("<4sIQQIIIIQqqq", connection.receive(72))
+    return None if fields[1] else int(fields[8])
