@@ -150,7 +150,8 @@ class Database:
         try:
             return self.connection.execute(query, list(parameters))
         except duckdb.Error as error:
-            damaged = damaged_files(self.folders)
+            at_fault = (duckdb.CatalogException, duckdb.BinderException, duckdb.ParserException)
+            damaged = {} if isinstance(error, at_fault) else damaged_files(self.folders)
             fresh = [text for path, text in damaged.items() if text not in self.warnings]
             if not fresh:
                 raise StoreError(f"the query failed: {str(error).strip().splitlines()[0]}") from error
@@ -240,8 +241,12 @@ def _connection(folders: Sequence[Path], skipped: frozenset[Path]) -> duckdb.Duc
     for table in TABLES:
         connection.execute(f"CREATE VIEW {table} AS {_view(folders, table, skipped)}")
     connection.execute((content("results") / "schema.sql").read_text(encoding="utf-8"))
-    allowed = ", ".join(_literal(f"{folder.resolve()}/") for folder in folders)
+    allowed = ", ".join(_literal(f"{folder.resolve().as_posix()}/") for folder in folders)
     connection.execute(f"SET allowed_directories = [{allowed}]")
+    # A path in which pattern characters are escaped counts as another path.
+    files = [path for folder in folders for table in TABLES for path in table_files(folder, table)]
+    escaped = {_unglobbed(path.resolve().as_posix()) for path in files} - {path.resolve().as_posix() for path in files}
+    connection.execute(f"SET allowed_paths = [{', '.join(map(_literal, sorted(escaped)))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
