@@ -1,0 +1,151 @@
+"""socbench compare: pair the rows of two sessions and say what is faster"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from socbench.cli import complete, options
+from socbench.cli.application import examples, single_command
+from socbench.cli.output import message, print_json
+from socbench.cli.report import check_target
+from socbench.errors import FailedError, UsageError
+
+if TYPE_CHECKING:
+    from socbench.records import ComparedPair
+
+app, command = single_command(
+    epilog=examples(
+        "socbench compare before after                        two sessions by their labels",
+        "socbench compare latest --by runtime                 the runtimes of one session",
+        "socbench compare latest                              the arms of a session run with --ab",
+        "socbench compare main latest --fail-above 5% --junit gate.xml",
+    )
+)
+
+
+@command
+def compare(
+    base: Annotated[
+        str,
+        typer.Argument(
+            metavar="BASE",
+            help="The session that is compared with.",
+            autocompletion=complete.sessions,
+            show_default=False,
+        ),
+    ],
+    candidate: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CANDIDATE]",
+            help="The session that is judged; left away with --by or after run --ab.",
+            autocompletion=complete.sessions,
+            show_default=False,
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXIS",
+            help="Compare rows along runtime, delegate, precision, variant or device.",
+            autocompletion=lambda incomplete: [a for a in _AXES if a.startswith(incomplete)],
+            show_default=False,
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD",
+            help="A condition that may differ (threads, os_build ...); repeat or separate by commas.",
+            show_default=False,
+        ),
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            parser=options.fraction,
+            help="Differences inside this share are no difference.  [default: 3%]",
+            show_default=False,
+        ),
+    ] = 0.03,
+    fail_above: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            parser=options.fraction,
+            help="Exit with 1 when a row is slower by more than this, missing, failed or void.",
+            show_default=False,
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --fail-above: fail on rows that cannot be told, too.")
+    ] = False,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML, one case a pair.", show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write Markdown, for a pull request.", show_default=False),
+    ] = None,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> int:
+    """Compare sessions row by row: the ratio of the medians with its interval, and a decision for each pair."""
+    if strict and fail_above is None:
+        raise UsageError("--strict tightens the gate of --fail-above: add --fail-above, for instance --fail-above 5%")
+    for target in (junit, markdown):
+        if target is not None:
+            check_target(target)
+    from socbench import results
+
+    pairs = results.compare_rows(
+        options.store_folder(store), base, candidate,
+        by=by, allow=options.listed(allow), margin=margin,
+    )  # fmt: skip
+    names = {"base": base, "candidate": candidate or (f"by {by}" if by else base)}
+    if as_json:
+        from socbench.render.tables import compare_json
+
+        print_json(compare_json(pairs))
+    else:
+        from socbench.render.terminal import make_console, print_compare
+
+        print_compare(make_console(), pairs, **names)
+    if markdown is not None:
+        from socbench.render.compare import compare_markdown
+
+        _write(markdown, compare_markdown(pairs, fail_above=fail_above, **names))
+    if junit is not None:
+        from socbench.render.compare import compare_junit
+
+        _write(junit, compare_junit(pairs, fail_above=fail_above or 0.0, strict=strict))
+    if fail_above is None:
+        return 0
+    from socbench.render.ranking import gate_failures
+
+    failures = gate_failures(pairs, fail_above, strict=strict)
+    if failures:
+        rows = f"{len(failures)} row" + ("s" if len(failures) > 1 else "")
+        message(
+            f"socbench: the gate of {100 * fail_above:g} % failed on {rows}: " + ", ".join(map(_named, failures[:10]))
+        )
+    return 1 if failures else 0
+
+
+_AXES = ("runtime", "delegate", "precision", "variant", "device")
+
+
+def _named(pair: ComparedPair) -> str:
+    key = " ".join(str(value) for value in pair.key.values() if value is not None)
+    return f"{key} ({pair.decision.replace('_', ' ')})"
+
+
+def _write(target: Path, text: str) -> None:
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        raise FailedError(f"{target} cannot be written: {problem.strerror}") from problem

@@ -1,0 +1,220 @@
+"""socbench models: list, show, build, check and add models"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from socbench.cli import complete, options
+from socbench.cli.application import command_group, examples
+from socbench.cli.output import message, print_json, printable
+from socbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from socbench.models.cards import Card
+    from socbench.records import Variant
+
+app, command = command_group(
+    "List, show, build, check and add models.",
+    default="list",
+    epilog=examples(
+        "socbench models                  what there is to measure",
+        "socbench models show resnet8     its card and the files of every precision",
+        "socbench models build resnet8    make the files now rather than at the first run",
+        "socbench models add my.onnx --calibration pictures/",
+        "socbench models check            check every card",
+    ),
+)
+
+ModelName = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A model's name.", autocompletion=complete.models, show_default=False),
+]
+
+
+@command("list")
+def list_models(as_json: options.Json = False) -> None:
+    """List the models that can be measured by name, with the files that there are."""
+    from socbench.models.cards import all_cards
+
+    found = [model_json(card) for card in all_cards()]
+    if as_json:
+        print_json(found)
+        return
+    from socbench.render.terminal import make_console, print_models
+
+    print_models(make_console(), found)
+
+
+@command()
+def show(model: ModelName, as_json: options.Json = False) -> None:
+    """Show one model: task, source, licence, inputs and outputs, tolerances, and its files."""
+    from socbench.models.cards import load_card
+
+    card = load_card(model)
+    if as_json:
+        import msgspec
+
+        print_json([{**msgspec.to_builtins(card), **model_json(card)}])
+        return
+    _print_card(card)
+
+
+@command()
+def build(
+    model: ModelName,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="VARIANT",
+            help="Only these (onnx-int8 ...); repeat or separate by commas.  [default: all]",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> int:
+    """Fetch and make a model's files, which the first run would do otherwise."""
+    from socbench.errors import FailedError
+    from socbench.models.cards import load_card
+    from socbench.models.variants import build as build_variant
+    from socbench.models.variants import variants_of
+
+    card = load_card(model)
+    wanted = _chosen(variants_of(card), options.listed(variant), model)
+    built: list[Variant] = []
+    failed = 0
+    for one in wanted:
+        try:
+            built.append(build_variant(card, one, progress=message))
+        except FailedError as problem:
+            # The others may well build; the exit code says that not all did.
+            message(f"socbench: {model} {one.variant} was not built: {problem}")
+            failed += 1
+    if as_json:
+        print_json(variant_json(one) for one in built)
+    else:
+        for one in built:
+            print(printable(f"{one.variant}  {_size(one.size_bytes)}  {one.path}"))
+    return 1 if failed else 0
+
+
+@command()
+def add(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Your fp32 network.", show_default=False)],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of pictures for int8.", show_default=False),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its name.  [default: the file's]", show_default=False)
+    ] = None,
+) -> None:
+    """Add your own network, so that it can be measured in every format and precision."""
+    from socbench.models.user import add as add_model
+
+    if calibration is not None and not calibration.is_dir():
+        raise UsageError(f"there is no folder {calibration}: name a folder of pictures with --calibration")
+    card = add_model(file, calibration, name=name)
+    message(f"Added {card.model}. Measure it: socbench run {card.model}")
+
+
+@command()
+def check(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL ...]",
+            help="Models to check.  [default: all]",
+            autocompletion=complete.models,
+            show_default=False,
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> int:
+    """Check cards: fields, files, hashes, data and licences. Exit code 1 when something is wrong."""
+    from socbench.content import content
+    from socbench.models.cards import check_card
+
+    names = list(models or sorted(path.parent.name for path in content("models").glob("*/card.yaml")))
+    problems = [(name, text) for name in names for text in check_card(name)]
+    if as_json:
+        print_json({"model": name, "problem": text} for name, text in problems)
+    else:
+        for name, text in problems:
+            print(printable(f"{name}: {text}"))
+        message(f"{len(names)} models checked, {len(problems)} problems.")
+    return 1 if problems else 0
+
+
+def model_json(card: Card) -> dict[str, Any]:
+    """Return one line of ``models list --json``."""
+    from socbench.models.variants import variants_of
+
+    return {
+        "model": card.model,
+        "title": card.title,
+        "task": card.task,
+        "metric": card.metric,
+        "licence": {"weights": card.licence.weights, "redistribute": card.licence.redistribute},
+        "variants": [variant_json(variant) for variant in variants_of(card)],
+    }
+
+
+def variant_json(variant: Variant) -> dict[str, Any]:
+    """Return one variant as JSON has it; size and hash are null until it is built."""
+    return {
+        "variant": variant.variant,
+        "format": variant.format,
+        "precision": variant.precision,
+        "recipe": variant.recipe,
+        "size_bytes": variant.size_bytes,
+        "sha256": variant.sha256,
+        "path": variant.path,
+    }
+
+
+def _chosen(variants: list[Variant], names: tuple[str, ...], model: str) -> list[Variant]:
+    known = [variant.variant for variant in variants]
+    for name in names:
+        if name not in known:
+            from socbench.cli.outermost import nearest
+
+            raise UsageError(
+                f"{model} has no variant {name!r}{nearest(name, known)} (see socbench models show {model})"
+            )
+    return [variant for variant in variants if not names or variant.variant in names]
+
+
+def _size(size_bytes: int | None) -> str:
+    return "not built" if size_bytes is None else f"{size_bytes / 1e6:.2f} MB"
+
+
+def _print_card(card: Card) -> None:
+    from socbench.models.variants import variants_of
+
+    lines = [
+        f"{card.model}: {card.title}",
+        f"  task       {card.task}, metric {card.metric or 'none'}",
+        f"  licence    {card.licence.weights}" + ("" if card.licence.redistribute else ", may not be handed on"),
+    ]
+    source = card.source
+    if source is not None:
+        said = {name: value for name, value in _fields(source).items() if value and name != "sha256"}
+        lines.append("  source     " + ", ".join(f"{name} {value}" for name, value in said.items()))
+    for kind, tensors in (("input", card.inputs), ("output", card.outputs)):
+        lines += [f"  {kind:<10} {one.name} [{', '.join(map(str, one.shape))}]" for one in tensors]
+    for precision, tolerance in card.tolerance.items():
+        limits = ", ".join(f"{name} {value:g}" for name, value in _fields(tolerance).items() if value is not None)
+        lines.append(f"  tolerance  {precision}: {limits}")
+    lines.append("  files")
+    for variant in variants_of(card):
+        lines.append(f"    {variant.variant:<24}{_size(variant.size_bytes)}")
+    print(printable("\n".join(lines)))
+
+
+def _fields(struct: Any) -> dict[str, Any]:
+    import msgspec
+
+    return dict(msgspec.to_builtins(struct))

@@ -1,0 +1,186 @@
+"""Live progress of a session on standard error: one line a device while a terminal watches, plain lines otherwise."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from socbench.cli.output import printable
+from socbench.records import Failure, Plan, TrialPlan
+from socbench.session import DeviceProgress, LogProgress, Progress
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_PHASES = {
+    "cool_down": "cooling",
+    "import": "importing",
+    "load": "loading",
+    "first": "first run",
+    "check": "checking",
+    "warmup": "warming up",
+    "measure": "measuring",
+    "profile": "profiling",
+    "dataset": "accuracy",
+    "provision": "copying",
+    "ended": "done",
+}
+
+
+def is_live(stream: Any = None, environment: Any = None) -> bool:
+    """Say whether a live line may be drawn: a terminal that can move its cursor, and nobody asked for plain text."""
+    stream = sys.stderr if stream is None else stream
+    environment = os.environ if environment is None else environment
+    return bool(stream.isatty()) and environment.get("TERM") != "dumb" and not environment.get("NO_COLOR")
+
+
+@contextmanager
+def watching() -> Iterator[Progress]:
+    """Give the progress for this process: live on a terminal, a log elsewhere; the live lines are gone afterwards."""
+    if not is_live():
+        yield PlainProgress(sys.stderr)
+        return
+    live = LiveProgress()
+    try:
+        yield live
+    finally:
+        live.close()
+
+
+class PlainProgress(LogProgress):
+    """The session's own log, with a line when a repetition begins, so that a CI log shows where it stands."""
+
+    def __init__(self, stream: Any = None) -> None:
+        super().__init__(stream)
+        self._shown: dict[str, tuple[str, int | None]] = {}
+
+    def _line(self, text: str) -> None:
+        super()._line(printable(text))
+
+    def update(self, state: DeviceProgress) -> None:
+        """Print one line for each repetition, when its device first reports it."""
+        if state.trial is None:
+            return
+        now = (state.trial.trial, state.repetition)
+        if self._shown.get(state.device) != now:
+            self._shown[state.device] = now
+            place = min(state.done + 1, state.total)
+            self._line(f"[{place}/{state.total}] {state.device} {what(state)}{_left(state.left_s)}")
+
+
+class LiveProgress:
+    """Draws one line a device and keeps it up to date; sentences scroll above it. Implements ``Progress``."""
+
+    def __init__(self, console: Any = None) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = console or Console(stderr=True, highlight=False)
+        self._states: dict[str, tuple[DeviceProgress, float]] = {}
+        self._step = ""
+        self._live = Live(
+            console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True,
+            redirect_stdout=False, redirect_stderr=False,
+        )  # fmt: skip
+        self._live.start()
+
+    def close(self) -> None:
+        """Take the live lines away."""
+        self._live.stop()
+
+    def step(self, text: str) -> None:
+        """Show the step of the preparation in the live line."""
+        self._step = text
+
+    def planned(self, session: str, plan: Plan) -> None:
+        """Print the size of the plan and its time above the live lines."""
+        from socbench.cli.plan_table import duration
+
+        self._step = ""
+        excluded = sum(trial.excluded is not None for trial in plan.trials)
+        repetitions = sum(len(order) for order in plan.order.values())
+        left_out = f", {excluded} left out" if excluded else ""
+        self._say(
+            f"Session {session}: {len(plan.trials) - excluded} trials, {repetitions} repetitions{left_out}, "
+            f"{duration(plan.estimate_s)}"
+        )
+
+    def update(self, state: DeviceProgress) -> None:
+        """Remember where a device is; the line is drawn from it a few times a second."""
+        self._states[state.device] = (state, time.monotonic())
+
+    def trial_ended(self, trial: TrialPlan, status: str, failure: Failure | None) -> None:
+        """Print what failed, above the live lines; what went well is in the table at the end."""
+        if failure is not None:
+            advice = f" {failure.advice}" if failure.advice else ""
+            self._say(f"{_name(trial)}: {status}: {failure.message}{advice}", style="yellow")
+
+    def message(self, text: str) -> None:
+        """Print a sentence above the live lines."""
+        self._say(text, style="yellow")
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._console.print(printable(text), style=style, markup=False)
+
+    def _render(self) -> Text:
+        from rich.text import Text
+
+        width = self._console.width
+        # A snapshot: workers' threads add devices while this one draws.
+        states = list(self._states.values())
+        lines = [device_line(state, width, age_s=time.monotonic() - at) for state, at in states]
+        if self._step or not lines:
+            lines.insert(0, f"{self._step or 'starting'} ..."[: width - 1])
+        return Text("\n".join(lines), no_wrap=True, overflow="crop")
+
+
+def device_line(state: DeviceProgress, width: int, *, age_s: float = 0.0) -> str:
+    """Return the line of one device in fewer than ``width`` columns; what matters least is left away first.
+
+    ``age_s`` is how old ``state`` is: the time left goes on while nothing is reported.
+    """
+    left = None if state.left_s is None else max(0.0, state.left_s - age_s)
+    place = f"{min(state.done + 1, state.total)} of {state.total}" if state.trial else f"{state.done} of {state.total}"
+    phase = _PHASES.get(state.phase, state.phase.replace("_", " "))
+    rate = f"{_rate(state.inferences_per_s)}/s" if state.inferences_per_s else ""
+    warm = "" if state.temperature_milli_c is None else f"{state.temperature_milli_c / 1000:.0f} °C"
+    parts = [state.device, place, what(state) if state.trial else state.detail, phase, rate, warm, _left(left, "")]
+    # Least needed last in this order: rate, temperature, phase; the place and the time left always stay.
+    for dropped in (None, 4, 5, 3):
+        if dropped is not None:
+            parts[dropped] = ""
+        line = "  ".join(printable(part) for part in parts if part)
+        if len(line) < width:
+            return line
+    head, tail = f"{parts[0]}  {parts[1]}  ", f"  {parts[6]}" if parts[6] else ""
+    room = width - 1 - len(head) - len(tail)
+    return (head + parts[2][: max(0, room - 1)] + "…" + tail)[: width - 1] if room > 1 else line[: width - 1]
+
+
+def what(state: DeviceProgress) -> str:
+    """Return what is being measured: model, variant, runtime, delegate, and which repetition."""
+    if state.trial is None:
+        return ""
+    repetition = f" #{state.repetition}" if state.repetition else ""
+    scenario = "" if state.trial.scenario == "single_stream" else f" {state.trial.scenario}"
+    return f"{_name(state.trial)}{scenario}{repetition}"
+
+
+def _name(trial: TrialPlan) -> str:
+    return f"{trial.model} {trial.variant} {trial.runtime} {trial.delegate}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _left(seconds: float | None, before: str = ", ") -> str:
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    text = f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d} min"
+    return f"{before}{text} left"

@@ -1,0 +1,64 @@
+"""What ``run`` and its kin share: run a session with live progress, then say what came out and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from socbench.cli.output import message, print_json
+from socbench.cli.plan_table import plan_json, print_plan
+from socbench.cli.progress import watching
+from socbench.plan import RunRequest
+
+
+def show_plan(request: RunRequest, *, as_json: bool) -> int:
+    """Print what ``request`` would measure, its time and what is left out and why; returns the exit code."""
+    from socbench.session import plan_session
+
+    with watching() as progress:
+        plan = plan_session(request, progress=progress)
+    if as_json:
+        print_json(plan_json(plan))
+    else:
+        from socbench.render.terminal import make_console
+
+        print_plan(make_console(), plan)
+    return 0
+
+
+def run_and_show(request: RunRequest, *, resume: str | None, store: Path, as_json: bool) -> int:
+    """Run (or resume) a session and print its results; returns the exit code.
+
+    Results come after an interruption too: what was finished is kept, so it is shown.
+    """
+    from socbench.session import resume_session, run_session
+
+    with watching() as progress:
+        if resume is None:
+            result = run_session(request, store=store, progress=progress)
+        else:
+            result = resume_session(resume, store=store, progress=progress)
+    show_results(result.session, store=store, as_json=as_json)
+    at_store = f" --store {shlex.quote(str(store))}" if "--store" in request.argv else ""
+    if result.status == "interrupted":
+        message(
+            f"socbench: session {result.session} was interrupted; what was finished is kept, "
+            f"go on with: socbench run --resume {result.session}{at_store}"
+        )
+    elif not as_json:
+        message(f"Session {result.session}. Report: socbench report {result.session} -o report.html{at_store}")
+    return result.exit_code
+
+
+def show_results(session: str, *, store: Path, as_json: bool) -> None:
+    """Print a session's rows: JSON, or the answer in sentences, a table a model and the warnings."""
+    from socbench import results
+
+    if as_json:
+        from socbench.render.tables import rows_json
+
+        print_json(rows_json(results.trial_rows(store, session)))
+        return
+    from socbench.render.terminal import make_console, print_results
+
+    print_results(make_console(), results.report_data(store, [session]))
