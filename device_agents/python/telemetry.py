@@ -1,0 +1,505 @@
+"""Reads what the device tells about itself while it runs: docs/protocol.md, *Telemetry*.
+
+Runs in a process of its own beside the repetition. Files stay open and are read with ``os.pread``; slow commands
+(``dumpsys`` on Android) have an interval of their own. Values are passed on as the sensor gives them; only what is
+physically impossible is replaced by its reason. Standard library only, Python 3.8+.
+
+``SOCBENCH_SYSFS_ROOT`` puts another folder in front of /sys and /proc, for tests and simulators.
+"""
+
+import glob
+import json
+import os
+import re
+import subprocess
+import time
+
+ROOT = os.environ.get("SOCBENCH_SYSFS_ROOT", "")
+COMMAND_TIMEOUT_S = 8.0
+ABSOLUTE_ZERO_MILLI_C = -273150
+HOTTEST_MILLI_C = 1000000
+TEMPERATURE = "temperature_milli_c"
+THERMAL_TYPES = {
+    0: "cpu",
+    1: "gpu",
+    2: "battery",
+    3: "skin",
+    4: "usb_port",
+    5: "power_amplifier",
+    9: "npu",
+    10: "tpu",
+    11: "display",
+    12: "modem",
+    13: "soc",
+    14: "wifi",
+    15: "camera",
+    16: "flashlight",
+    17: "speaker",
+    18: "ambient",
+    19: "pogo",
+}
+"""TemperatureType of Android's thermal HAL; 6 to 8 are battery current limits and no temperatures."""
+
+
+class Sensor:
+    """One file that holds one number; ``factor`` and ``divisor`` bring it to the unit of its kind."""
+
+    def __init__(self, kind, source, path, factor=1, divisor=1):
+        self.kind = kind
+        self.source = source
+        self.path = path
+        self.factor = factor
+        self.divisor = divisor
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.failed = None
+
+    def read(self):
+        """Return ``(value, None)``, or ``(None, reason)``."""
+        try:
+            if self.fd is None:
+                self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            text = os.pread(self.fd, 64, 0)
+            value = int(text) * self.factor // self.divisor
+        except OSError as error:
+            self.close()
+            return None, reason_of(error)
+        except ValueError:
+            return None, "not a number: %r" % text[:20].decode("ascii", "replace")
+        if self.kind == TEMPERATURE and not ABSOLUTE_ZERO_MILLI_C <= value <= HOTTEST_MILLI_C:
+            return None, "impossible reading: %d" % value
+        return value, None
+
+    def close(self):
+        """Give the file back; the next read opens it again."""
+        if self.fd is not None:
+            os.close(self.fd)
+        self.fd = None
+
+
+def reason_of(error):
+    """Return why a file could not be read, in words that stay the same."""
+    return (error.strerror or type(error).__name__).lower()
+
+
+def text_of(path, limit=4096):
+    """Return the stripped text of a file, or None."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(limit).decode("utf-8", "replace").strip()
+    except OSError:
+        return None
+
+
+def by_number(pattern):
+    """Return the paths of a glob pattern under the root, ordered as people count."""
+    return sorted(glob.glob(ROOT + pattern), key=lambda path: [int(n) for n in re.findall(r"\d+", path)])
+
+
+class Sensors:
+    """Every sensor that was found, and what is absent with its reason."""
+
+    def __init__(self):
+        self.found = []
+        self.absent = []
+        self.refused = {}
+
+    def add(self, kind, source, path, factor=1, divisor=1):
+        """Take a sensor in when its file opens and reads; remember why not otherwise."""
+        if not os.path.exists(path):
+            return False
+        try:
+            self.found.append(Sensor(kind, source, path, factor, divisor))
+            return True
+        except OSError as error:
+            self.refused[(kind, source)] = reason_of(error)
+            return False
+
+    def close_group(self, kind, source, before):
+        """Record the absence of a whole group when nothing of it was found."""
+        if len(self.found) == before and not any(key[0] == kind for key in self.refused):
+            self.absent.append((kind, source, "no sensor"))
+
+
+def find_sensors():
+    """Look for every source that this kernel offers."""
+    sensors = Sensors()
+    for group, kind, source in (
+        (_thermal_zones, TEMPERATURE, "thermal"),
+        (_cooling_devices, "cooling_state", "thermal"),
+        (_hwmon, "power_uw", "hwmon"),
+        (_cpufreq, "clock_khz", "cpufreq"),
+        (_devfreq, "gpu_clock_khz", "devfreq"),
+        (_battery, "battery_permille", "power_supply"),
+        (_rapl, "energy_uj", "powercap"),
+    ):
+        before = len(sensors.found)
+        group(sensors)
+        sensors.close_group(kind, source, before)
+    sensors.absent += [(kind, source, reason) for (kind, source), reason in sensors.refused.items()]
+    return sensors
+
+
+def _thermal_zones(sensors):
+    for path in by_number("/sys/class/thermal/thermal_zone*"):
+        name = "%s:%s" % (os.path.basename(path), text_of(path + "/type") or "unknown")
+        sensors.add(TEMPERATURE, name, path + "/temp")
+
+
+def _cooling_devices(sensors):
+    for path in by_number("/sys/class/thermal/cooling_device*"):
+        name = "%s:%s" % (os.path.basename(path), text_of(path + "/type") or "unknown")
+        sensors.add("cooling_state", name, path + "/cur_state")
+
+
+def _hwmon(sensors):
+    for path in by_number("/sys/class/hwmon/hwmon*"):
+        chip = "%s:%s" % (os.path.basename(path), text_of(path + "/name") or "unknown")
+        for channel in sorted(glob.glob(path + "/temp*_input")):
+            sensors.add(TEMPERATURE, _channel(chip, channel), channel)
+        for channel in sorted(glob.glob(path + "/power*_input") or glob.glob(path + "/power*_average")):
+            sensors.add("power_uw", _channel(chip, channel), channel)
+
+
+def _channel(chip, path):
+    stem = re.sub(r"_(input|average)$", "", path)
+    return "%s:%s" % (chip, text_of(stem + "_label") or os.path.basename(stem))
+
+
+def find_rails():
+    """Return ``(source, voltage path in mV, current path in mA)`` of current monitors that give no power (INA3221)."""
+    rails = []
+    for path in by_number("/sys/class/hwmon/hwmon*"):
+        name = text_of(path + "/name") or "unknown"
+        if not name.startswith("ina") or glob.glob(path + "/power*_input"):
+            continue
+        for current in sorted(glob.glob(path + "/curr*_input")):
+            number = re.search(r"curr(\d+)_input", current).group(1)
+            voltage = "%s/in%s_input" % (path, number)
+            label = text_of("%s/in%s_label" % (path, number)) or text_of("%s/curr%s_label" % (path, number))
+            if os.path.exists(voltage):
+                rails.append(("%s:%s:%s" % (os.path.basename(path), name, label or "in" + number), voltage, current))
+    return rails
+
+
+def _cpufreq(sensors):
+    for path in by_number("/sys/devices/system/cpu/cpufreq/policy*"):
+        name = os.path.basename(path)
+        sensors.add("clock_khz", name, path + "/scaling_cur_freq")
+        sensors.add("clock_cap_khz", name, path + "/scaling_max_freq")
+
+
+def _devfreq(sensors):
+    before = len(sensors.found)
+    for path in sorted(glob.glob(ROOT + "/sys/class/devfreq/*")):
+        name = os.path.basename(path)
+        if re.search(r"gpu|mali|kgsl|3d0|gv11b|ga10b|g3d", name, re.I):
+            sensors.add("gpu_clock_khz", name, path + "/cur_freq", 1, 1000)
+            sensors.add("gpu_clock_cap_khz", name, path + "/max_freq", 1, 1000)
+        elif re.search(r"dmc|ddr|emc|memory|mif", name, re.I):
+            sensors.add("memory_clock_khz", name, path + "/cur_freq", 1, 1000)
+    kgsl = ROOT + "/sys/class/kgsl/kgsl-3d0"
+    if len(sensors.found) == before:
+        sensors.add("gpu_clock_khz", "kgsl-3d0", kgsl + "/gpuclk", 1, 1000)
+        sensors.add("gpu_clock_cap_khz", "kgsl-3d0", kgsl + "/max_gpuclk", 1, 1000)
+
+
+def _battery(sensors):
+    for path in sorted(glob.glob(ROOT + "/sys/class/power_supply/*")):
+        name = os.path.basename(path)
+        if (text_of(path + "/type") or "").lower() != "battery":
+            continue
+        sensors.add("battery_permille", name, path + "/capacity", 10)
+        sensors.add("battery_ua", name, path + "/current_now")
+        sensors.add("battery_uv", name, path + "/voltage_now")
+        sensors.add(TEMPERATURE, name, path + "/temp", 100)  # power_supply gives tenths of a degree
+        sensors.add("power_uw", name, path + "/power_now")
+
+
+def _rapl(sensors):
+    for path in by_number("/sys/class/powercap/*:*"):
+        name = "%s:%s" % (os.path.basename(path), text_of(path + "/name") or "unknown")
+        sensors.add("energy_uj", name, path + "/energy_uj")
+
+
+class Meter:
+    """Turns all sources into rows; an absence is one row, until the sensor answers again."""
+
+    def __init__(self):
+        self.sensors = find_sensors()
+        self.rails = find_rails()
+        self.failed = {}
+        self.stat = self._open("/proc/stat")
+        self.meminfo = self._open("/proc/meminfo")
+        self.busy = None
+        self.charging = [path for path in glob.glob(ROOT + "/sys/class/power_supply/*/status")]
+
+    def _open(self, path):
+        try:
+            return os.open(ROOT + path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+
+    def absences(self, t_ns):
+        """Return the rows of what cannot be read here at all."""
+        rows = [[t_ns, kind, source, None, reason] for kind, source, reason in self.sensors.absent]
+        for fd, kind, source in (
+            (self.stat, "cpu_busy_permille", "cpu"),
+            (self.meminfo, "memory_available_bytes", "ram"),
+        ):
+            if fd is None:
+                rows.append([t_ns, kind, source, None, "no such file or directory"])
+        return rows
+
+    def rows(self, t_ns):
+        """Return one row for every number that can be read now."""
+        rows = []
+        for sensor in self.sensors.found:
+            value, reason = sensor.read()
+            self._take(rows, t_ns, sensor.kind, sensor.source, value, reason)
+        self._load(rows, t_ns)
+        self._memory(rows, t_ns)
+        return rows
+
+    def slow_rows(self, t_ns):
+        """Return the rows of what changes slowly or is dear to read."""
+        rows = []
+        for source, voltage, current in self.rails:
+            try:
+                value = int(text_of(voltage) or "") * int(text_of(current) or "")  # mV x mA = microwatts
+                self._take(rows, t_ns, "power_uw", source, value, None)
+            except ValueError:
+                self._take(rows, t_ns, "power_uw", source, None, "not readable")
+        for path in self.charging:
+            text = text_of(path)
+            if text is not None and (text_of(os.path.dirname(path) + "/type") or "").lower() == "battery":
+                name = os.path.basename(os.path.dirname(path))
+                rows.append([t_ns, "battery_charging", name, int(text.lower() in ("charging", "full"))])
+        for kind, source, value, reason in android_facts():
+            self._take(rows, t_ns, kind, source, value, reason)
+        return rows
+
+    def _take(self, rows, t_ns, kind, source, value, reason):
+        key = (kind, source)
+        if value is not None:
+            self.failed.pop(key, None)
+            rows.append([t_ns, kind, source, value])
+        elif self.failed.get(key) != reason:
+            self.failed[key] = reason
+            rows.append([t_ns, kind, source, None, reason])
+
+    def _load(self, rows, t_ns):
+        if self.stat is None:
+            return
+        fields = os.pread(self.stat, 256, 0).split(b"\n")[0].split()
+        if len(fields) < 8:
+            return
+        numbers = [int(field) for field in fields[1:9]]
+        total, idle = sum(numbers), numbers[3] + numbers[4]
+        if self.busy is not None and total > self.busy[0]:
+            span = total - self.busy[0]
+            permille = 1000 * (span - (idle - self.busy[1])) // span
+            rows.append([t_ns, "cpu_busy_permille", "cpu", max(0, min(1000, permille))])
+        self.busy = (total, idle)
+
+    def _memory(self, rows, t_ns):
+        if self.meminfo is None:
+            return
+        found = re.search(rb"MemAvailable:\s+(\d+) kB", os.pread(self.meminfo, 512, 0))
+        if found:
+            rows.append([t_ns, "memory_available_bytes", "ram", int(found.group(1)) * 1024])
+
+
+def parse_thermalservice(text):
+    """Return ``[kind, source, value, reason]`` rows of ``dumpsys thermalservice`` (Android 10 and later).
+
+    Only the readings that come from the HAL now count; the cached ones may be hours old.
+    """
+    status = re.search(r"^Thermal Status: (\d+)", text, re.M)
+    rows = [["thermal_status", "thermalservice", int(status.group(1)), None]] if status else []
+    if "Permission Denial" in text:
+        return [[TEMPERATURE, "thermalservice", None, "permission denied"]]
+    if re.search(r"^HAL Ready: false", text, re.M):
+        return [*rows, [TEMPERATURE, "thermalservice", None, "HAL not ready"]]
+    _, found, section = text.partition("Current temperatures from HAL:")
+    section = section.split("Current cooling devices from HAL:")[0]
+    pattern = r"Temperature\{mValue=(\S+), mType=(-?\d+), mName=(.*?), mStatus=(\d+)\}"
+    for value, kind, name, _ in re.findall(pattern, section):
+        if int(kind) not in THERMAL_TYPES:
+            continue
+        source = "thermalservice:%s:%s" % (THERMAL_TYPES[int(kind)], name)
+        milli = _milli(value)
+        if milli is None or not ABSOLUTE_ZERO_MILLI_C <= milli <= HOTTEST_MILLI_C:
+            rows.append([TEMPERATURE, source, None, "impossible reading: %s" % value])
+        else:
+            rows.append([TEMPERATURE, source, milli, None])
+    for value, name in re.findall(r"CoolingDevice\{mValue=(\d+), mType=-?\d+, mName=(.*?)\}", text):
+        rows.append(["cooling_state", "thermalservice:" + name, int(value), None])
+    if not found or not any(row[0] == TEMPERATURE for row in rows):
+        rows.append([TEMPERATURE, "thermalservice", None, "no sensor"])
+    return rows
+
+
+def _milli(text):
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return int(round(value * 1000)) if abs(value) < 1e9 else None
+
+
+def parse_battery(text):
+    """Return ``{level_permille, temperature_milli_c, voltage_uv, current_ua, charging, source}`` of ``dumpsys battery``.
+
+    Members that the text does not have are None; the service gives tenths of a degree and millivolts.
+    """
+
+    def number(name):
+        found = re.search(r"^[ \t]+%s: (-?\d+)" % name, text, re.M)
+        return int(found.group(1)) if found else None
+
+    def scaled(value, factor):
+        return None if value is None else value * factor
+
+    powered = [
+        source
+        for source, name in (("ac", "AC"), ("usb", "USB"), ("wireless", "Wireless"), ("ac", "Dock"))
+        if re.search(r"^[ \t]+%s powered: true" % name, text, re.M)
+    ]
+    level, scale, voltage = number("level"), number("scale") or 100, number("voltage")
+    status = number("status")
+    if voltage is not None and voltage < 100:  # a few phones answer in volts
+        voltage = None
+    known = level is not None or bool(powered)
+    return {
+        "level_permille": None if level is None else level * 1000 // scale,
+        TEMPERATURE: scaled(number("temperature"), 100),
+        "voltage_uv": scaled(voltage, 1000),
+        "current_ua": number("current now"),
+        "charging": None if status is None else int(status in (2, 5)),
+        "source": (powered[0] if powered else "battery") if known else None,
+    }
+
+
+def is_android():
+    """Whether this is an Android userland."""
+    return os.path.exists(ROOT + "/system/bin/dumpsys") or os.path.exists("/system/bin/dumpsys")
+
+
+def dumpsys(service):
+    """Return what ``dumpsys SERVICE`` prints, or None."""
+    try:
+        done = subprocess.run(
+            ["dumpsys", service], stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return (done.stdout + done.stderr)[:262144].decode("utf-8", "replace")
+
+
+def android_facts():
+    """Return ``[kind, source, value, reason]`` rows of the services that the shell user may ask."""
+    if not is_android():
+        return []
+    text = dumpsys("thermalservice")
+    rows = parse_thermalservice(text) if text else [[TEMPERATURE, "thermalservice", None, "dumpsys does not answer"]]
+    battery = parse_battery(dumpsys("battery") or "")
+    for kind, name in (
+        ("battery_permille", "level_permille"),
+        (TEMPERATURE, TEMPERATURE),
+        ("battery_uv", "voltage_uv"),
+        ("battery_ua", "current_ua"),
+        ("battery_charging", "charging"),
+    ):
+        if battery[name] is not None:
+            rows.append([kind, "dumpsys:battery", battery[name], None])
+    return rows
+
+
+def read_power():
+    """Return ``{"source", "battery_permille", "battery_saver"}`` as it is now; None where it cannot be told."""
+    if is_android():
+        battery = parse_battery(dumpsys("battery") or "")
+        saver = re.search(r"mSettingBatterySaverEnabled[= ]+(true|false)", dumpsys("power") or "")
+        return {
+            "source": battery["source"],
+            "battery_permille": battery["level_permille"],
+            "battery_saver": saver.group(1) == "true" if saver else None,
+        }
+    source = permille = None
+    for path in sorted(glob.glob(ROOT + "/sys/class/power_supply/*")):
+        kind = (text_of(path + "/type") or "").lower()
+        if kind == "battery" and text_of(path + "/scope") != "Device":
+            capacity = text_of(path + "/capacity") or ""
+            permille = int(capacity) * 10 if capacity.isdigit() else permille
+            source = source or "battery"
+        elif text_of(path + "/online") == "1":
+            source = {"mains": "ac", "wireless": "wireless"}.get(kind, "usb")
+    return {"source": source, "battery_permille": permille, "battery_saver": None}
+
+
+NOT_COOLED = re.compile(
+    r"batt|bat$|bms|charg|usb|modem|wifi|wlan|camera|nvme|ambient|pmic|pa$|vbat|ibat|soc$(?<=bcl_soc)", re.I
+)
+COOLED = re.compile(
+    r"cpu|core|skin|soc|big|little|mid|cluster|x86_pkg|package|tdie|tctl|k10temp|acpitz|gpu|npu|shell|\bap\b", re.I
+)
+
+
+def cooling_state():
+    """Return ``{"temperatures", "caps", "status"}``: what cool-down by condition looks at; empty if nothing reads."""
+    temperatures, caps, status = {}, {}, None
+    for sensor in find_sensors().found:
+        value, _ = sensor.read() if sensor.kind in (TEMPERATURE, "clock_cap_khz", "gpu_clock_cap_khz") else (None, None)
+        sensor.close()
+        if value is not None:
+            (temperatures if sensor.kind == TEMPERATURE else caps)[sensor.source] = value
+    for kind, source, value, _ in android_facts():
+        if kind == TEMPERATURE and value is not None:
+            temperatures[source] = value
+        elif kind == "thermal_status":
+            status = value
+    wanted = {name: value for name, value in temperatures.items() if not NOT_COOLED.search(name)}
+    named = {name: value for name, value in wanted.items() if COOLED.search(name)}
+    temperatures = named or wanted
+    if not temperatures and not caps and status is None:
+        return {}
+    return {"temperatures": temperatures, "caps": caps, "status": status}
+
+
+def not_yet_cool(baseline, state, tolerance_milli_c):
+    """Return the names of what is still warmer, or more capped, than at the baseline."""
+    above = [
+        name
+        for name, value in state.get("temperatures", {}).items()
+        if name in baseline["temperatures"] and value > baseline["temperatures"][name] + tolerance_milli_c
+    ]
+    above += [name for name, cap in state.get("caps", {}).items() if cap < baseline["caps"].get(name, 0)]
+    status, before = state.get("status"), baseline.get("status")
+    if status is not None and before is not None and status > before:
+        above.append("thermal_status")
+    return sorted(above)
+
+
+def serve(interval_s, slow_interval_s, fd):
+    """Write a ``telemetry`` event to ``fd`` each interval until the reader goes; times are a fixed grid."""
+    os.set_inheritable(fd, False)
+    meter = Meter()
+    rows = meter.absences(time.monotonic_ns())
+    due = slow_due = time.monotonic()
+    while True:
+        now = time.monotonic()
+        if now >= slow_due:
+            rows += meter.slow_rows(time.monotonic_ns())
+            slow_due = now + slow_interval_s
+        t_ns = time.monotonic_ns()
+        rows += meter.rows(t_ns)
+        event = {"type": "telemetry", "t_ns": t_ns, "rows": rows}
+        line = json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n"
+        try:
+            while line:
+                line = line[os.write(fd, line) :]
+        except BrokenPipeError:
+            return 0
+        rows = []
+        due = max(due + interval_s, time.monotonic())
+        time.sleep(max(0.0, due - time.monotonic()))
