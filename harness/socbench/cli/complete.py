@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from socbench.records import PRECISIONS, RUNTIMES, SCENARIOS
-
 _DELEGATES = ("cpu", "gpu", "npu", "nnapi", "cpu:xnnpack", "cpu:builtin", "cpu:reference", "cpu:mlas", "cpu:openvino")
 _NEWEST = 200
 # A shell puts a completed word into the line as it is, and a label may come from an archive that somebody sent.
@@ -100,6 +98,8 @@ def _list(value: object) -> list[object]:
 
 def runtimes(incomplete: str) -> list[str]:
     """Return the names of the runtimes."""
+    from socbench.records import RUNTIMES
+
     return _begin(RUNTIMES, incomplete)
 
 
@@ -110,9 +110,13 @@ def delegates(incomplete: str) -> list[str]:
 
 def precisions(incomplete: str) -> list[str]:
     """Return the precisions."""
+    from socbench.records import PRECISIONS
+
     return _begin(PRECISIONS, incomplete)
 
 
 def scenarios(incomplete: str) -> list[str]:
     """Return the scenarios."""
+    from socbench.records import SCENARIOS
+
     return _begin(SCENARIOS, incomplete)
