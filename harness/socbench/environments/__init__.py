@@ -1,1 +1,1 @@
-
+"""Environments that runtimes need, made and cached by socbench."""
