@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 _FIRST = ("run", "report", "compare", "results", "models", "devices", "doctor", "runtimes", "sustained", "collect")
 _MARK = '"""socbench '
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def command_summaries() -> dict[str, str]:

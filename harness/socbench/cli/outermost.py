@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from socbench.cli.application import root
+from socbench.cli.application import SETTINGS, root
 from socbench.cli.output import message
 from socbench.errors import SocbenchError
 
@@ -123,8 +123,19 @@ def _run(arguments: list[str]) -> int:
     if "_SOCBENCH_COMPLETE" in os.environ:
         command.main(arguments, prog_name="socbench", complete_var="_SOCBENCH_COMPLETE")
     try:
-        with command.make_context("socbench", arguments) as context:
-            result = command.invoke(context)
+        with _context(command, arguments) as context:
+            result = context.command.invoke(context)
     except typer.Exit as leaving:
         return leaving.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _context(command: Any, arguments: list[str]) -> Any:
+    # The root has no option that a command needs, and letting it read the line costs Typer the import of pydantic,
+    # a tenth of a second that `socbench run --help` can do without.
+    if arguments and not arguments[0].startswith("-"):
+        parent = typer.Context(command, info_name="socbench", **SETTINGS)
+        chosen = command.get_command(parent, arguments[0])
+        if chosen is not None:
+            return chosen.make_context(arguments[0], arguments[1:], parent=parent)
+    return command.make_context("socbench", arguments)
