@@ -261,7 +261,7 @@ def one_row() -> ReportData:
 
 
 def many(number: int = 2000) -> ReportData:
-    """Many rows of one model: threads and batch vary."""
+    """Many rows of one model: threads and cores vary."""
     rows = []
     for index in range(number):
         runtime = list(DELEGATES)[index % 3]
@@ -269,7 +269,7 @@ def many(number: int = 2000) -> ReportData:
         p50 = BASE_MS[runtime, precision] * 1e6 * (1 + (index * 7919 % 1000) / 400)
         one = row(
             runtime, precision, trial=f"t{index:04d}", threads=1 + index // 9 % 8, threads_effective=1 + index // 9 % 8,
-            batch=1 + index // 72, latency_p50_ns=p50, latency_p50_low_ns=p50 * 0.99, latency_p50_high_ns=p50 * 1.01,
+            cores=f"0-{index // 72}", latency_p50_ns=p50, latency_p50_low_ns=p50 * 0.99, latency_p50_high_ns=p50 * 1.01,
         )  # fmt: skip
         rows.append(one)
     return ReportData((session(),), tuple(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,14 +13,14 @@ from socbench.render import names, numbers, ranking
 
 @dataclass(frozen=True)
 class Context:
-    """What the cells of one table agree on: units, the tail percentile, how much of a delegate's name is needed."""
+    """What the cells of one table agree on: units, the tail percentile, names of sessions."""
 
     time: numbers.Unit
     load: numbers.Unit
     size: numbers.Unit
     memory: numbers.Unit
     tail: Literal["p99", "p90"]
-    full_delegates: bool
+    sessions: dict[str, str]
     metric: str
     metric_is_fraction: bool
 
@@ -46,11 +47,11 @@ def context(rows: Sequence[TrialRow]) -> Context:
     values = [value for row in rows for value in (row.accuracy, row.accuracy_delta) if value is not None]
     return Context(
         time=numbers.time_unit(row.latency_p50_ns for row in rows),
-        load=numbers.time_unit(value for row in rows for value in (row.load_ns, row.first_ns)),
+        load=numbers.time_unit(row.load_ns for row in rows),
         size=numbers.size_unit(row.size_bytes for row in rows),
         memory=numbers.size_unit(row.peak_memory_bytes for row in rows),
         tail="p99" if any(row.latency_p99_ns is not None for row in rows) else "p90",
-        full_delegates=names.ambiguous_delegates(rows),
+        sessions=_session_names(rows),
         metric=names.metric_title(metrics.pop()) if len(metrics) == 1 else "accuracy",
         metric_is_fraction=all(abs(value) <= 1 for value in values),
     )
@@ -58,11 +59,10 @@ def context(rows: Sequence[TrialRow]) -> Context:
 
 def ran_on(row: TrialRow, ctx: Context) -> str:
     """The delegate that ran, with what was asked for where that differs, and how much of the model it took."""
-    short = not ctx.full_delegates
-    asked = names.delegate_title(row.delegate, short=short)
+    asked = names.delegate_title(row.delegate, row.runtime)
     effective = row.delegate_effective
     if effective is not None and effective != row.delegate:
-        return f"{names.delegate_title(effective, short=short)} (asked {asked})"
+        return f"{names.delegate_title(effective, row.runtime)} (asked {asked})"
     if row.delegation == "fell_back":
         return f"not {asked}: fell back"
     if row.delegation == "partial" and row.nodes_total:
@@ -88,8 +88,10 @@ def accuracy_cell(row: TrialRow, ctx: Context) -> str:
         return ""
     half = numbers.half_width(low, high)
     decimals = 1 if factor == 100 else 3
-    text = numbers.fixed(value * factor, decimals)
-    return text if half is None else f"{text} ± {numbers.fixed(half * factor, 0 if half * factor >= 2 else decimals)}"
+    if half is None:
+        return numbers.fixed(value * factor, decimals)
+    decimals = min(decimals, numbers.decimals_of(half * factor))
+    return f"{numbers.fixed(value * factor, decimals)} ± {numbers.fixed(half * factor, decimals)}"
 
 
 def _delta_cell(row: TrialRow, ctx: Context) -> str:
@@ -114,12 +116,8 @@ def like_median(value: float | None, row: TrialRow, ctx: Context) -> str:
     return numbers.fixed(value / ctx.time.factor, decimals)
 
 
-def _in_unit(value: float | None, unit: numbers.Unit, digits: int = 3) -> str:
-    return "" if value is None else numbers.significant(value / unit.factor, digits)
-
-
 def _size(value: float | None, unit: numbers.Unit) -> str:
-    return "" if value is None else numbers.fixed(value / unit.factor, 1)
+    return "" if value is None else numbers.significant(value / unit.factor)
 
 
 def _load(value: float | None, unit: numbers.Unit) -> str:
@@ -153,16 +151,22 @@ def shapes_text(row: TrialRow) -> str:
     return ", ".join(f"{names.plain(name, 40)} {'x'.join(map(str, shape))}" for name, shape in row.shapes.items())
 
 
-def session_text(row: TrialRow) -> str:
-    """A session as people call it: its label, else when it started, with the start of its id."""
-    return names.plain(row.label, 40) if row.label else f"{names.plain(row.started)[:16].replace('T', ' ')}"
+def _session_names(rows: Sequence[TrialRow]) -> dict[str, str]:
+    """Sessions as people call them: by label, else by when they started; by both where labels are the same."""
+    labels = {row.session: names.plain(row.label or "", 40) for row in rows}
+    starts = {row.session: names.plain(row.started)[:16].replace("T", " ") for row in rows}
+    taken = Counter(labels.values())
+    return {
+        session: (label if taken[label] == 1 else f"{label}, {starts[session]}") if label else starts[session]
+        for session, label in labels.items()
+    }
 
 
 COLUMNS: tuple[Column, ...] = (
     Column("runtime", lambda c: "runtime", lambda r, c: names.runtime_title(r.runtime), 0, "identity"),
     Column("on", lambda c: "on", ran_on, 0, "identity"),
     Column("ran_as", lambda c: "ran as", ran_as, 0, "identity"),
-    Column("session", lambda c: "session", lambda r, c: session_text(r), 1, "condition"),
+    Column("session", lambda c: "session", lambda r, c: c.sessions[r.session], 1, "condition"),
     Column("ab_arm", lambda c: "arm", lambda r, c: names.plain(r.ab_arm or "", 30), 1, "condition"),
     Column("recipe", lambda c: "recipe", lambda r, c: names.plain(r.recipe or "", 24), 1, "condition"),
     Column("threads", lambda c: "threads", lambda r, c: _threads(r), 1, "condition"),
@@ -179,7 +183,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("fidelity", lambda c: "answers", fidelity_cell, 5),
     Column("size", lambda c: f"size {c.size.symbol}", lambda r, c: _size(r.size_bytes, c.size), 3),
     Column("load", lambda c: f"load {c.load.symbol}", lambda r, c: _load(r.load_ns, c.load), 4),
-    Column("first", lambda c: f"first {c.load.symbol}", lambda r, c: _load(r.first_ns, c.load), 7),
+    Column("first", lambda c: f"first {c.time.symbol}", lambda r, c: _size(r.first_ns, c.time), 7),
     Column("memory", lambda c: f"peak {c.memory.symbol}", lambda r, c: _size(r.peak_memory_bytes, c.memory), 5),
     Column("notes", lambda c: "notes", notes_cell, 10),
 )

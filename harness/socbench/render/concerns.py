@@ -26,32 +26,38 @@ class Concern:
 def gathered(rows: Sequence[TrialRow]) -> list[Concern]:
     """Concerns of all rows, void first, notes last; then why rows failed or were left out, most frequent first."""
     found: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    who = _named(rows)
     for row in rows:
         for reason in row.reasons:
             key = (reason.level, names.plain(reason.code.replace("_", " "), 60), names.plain(reason.advice, 400))
-            found.setdefault(key, []).append((_who(row, rows), names.plain(reason.text, 400)))
+            found.setdefault(key, []).append((who[row.session, row.trial], names.plain(reason.text, 400)))
     order = sorted(found, key=lambda key: (_LEVELS.get(key[0], 3), -len(found[key]), key[1]))
     out = [Concern(key[0], f"{_TITLES.get(key[0], 'Note')}: {key[1]}", key[2], tuple(found[key])) for key in order]  # type: ignore[arg-type]
-    return out + _absences(rows)
+    return out + _absences(rows, who)
 
 
-def _absences(rows: Sequence[TrialRow]) -> list[Concern]:
+def _absences(rows: Sequence[TrialRow], who: dict[tuple[str, str], str]) -> list[Concern]:
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for row in rows:
         if row.error is not None:
             key = (columns.absent_text(row), names.plain(row.error.advice or "", 400))
-            found.setdefault(key, []).append((_who(row, rows), ""))
+            found.setdefault(key, []).append((who[row.session, row.trial], ""))
     order = sorted(found, key=lambda key: (key[0].startswith("left out"), -len(found[key]), key[0]))
     return [Concern("absent", key[0][:1].upper() + key[0][1:], key[1], tuple(found[key])) for key in order]
 
 
-def _who(row: TrialRow, rows: Sequence[TrialRow]) -> str:
-    who = names.row_name(row)
-    first = rows[0]
-    if row.model != first.model or any(other.model != row.model for other in rows):
-        who = f"{names.plain(row.model, 60)}, {who}"
-    if any(other.device_key != row.device_key for other in rows):
-        who = f"{names.plain(row.device_name, 60)}: {who}"
-    if row.scenario == "accuracy":
-        who += " (accuracy)"
-    return who
+def _named(rows: Sequence[TrialRow]) -> dict[tuple[str, str], str]:
+    named = {}
+    by_place: dict[tuple[str, str, str], list[TrialRow]] = {}
+    for row in rows:
+        by_place.setdefault((row.device_key, row.model, row.scenario), []).append(row)
+    for group in by_place.values():
+        named.update(names.row_names(group))
+    many_models = len({row.model for row in rows}) > 1
+    many_devices = len({row.device_key for row in rows}) > 1
+    for row in rows:
+        name = named[row.session, row.trial] + (" (accuracy)" if row.scenario == "accuracy" else "")
+        lead = [names.plain(row.device_name, 60)] if many_devices else []
+        lead += [names.plain(row.model, 60)] if many_models else []
+        named[row.session, row.trial] = ", ".join([*lead, name])
+    return named

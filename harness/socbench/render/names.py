@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from socbench.records import TrialRow
@@ -17,6 +17,14 @@ RUNTIME_TITLES: Final = {
     "mnn": "MNN",
     "executorch": "ExecuTorch",
     "null": "null runtime",
+}
+USUAL_CPU: Final = {
+    "litert": "cpu:xnnpack",
+    "onnxruntime": "cpu:mlas",
+    "openvino": "cpu:openvino",
+    "ncnn": "cpu:ncnn",
+    "mnn": "cpu:mnn",
+    "executorch": "cpu:xnnpack",
 }
 _CLASS_TITLES: Final = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU", "nnapi": "NNAPI", "auto": "AUTO", "hetero": "HETERO"}
 _NAME_TITLES: Final = {
@@ -69,24 +77,15 @@ def runtime_title(runtime: str) -> str:
     return RUNTIME_TITLES.get(runtime, plain(runtime))
 
 
-def delegate_title(delegate: str | None, *, short: bool = False) -> str:
-    """``cpu:xnnpack`` -> ``CPU (XNNPACK)``, or ``CPU`` when ``short``."""
+def delegate_title(delegate: str | None, runtime: str | None = None) -> str:
+    """``gpu:opencl`` -> ``GPU (OpenCL)``; the engine that ``runtime`` always uses on a CPU goes without saying."""
     if delegate is None:
         return "unknown"
     kind, _, name = delegate.partition(":")
-    title = _CLASS_TITLES.get(kind, plain(kind))
-    if short or not name:
+    title = _CLASS_TITLES.get(kind, plain(kind, 40))
+    if not name or (runtime is not None and delegate == USUAL_CPU.get(runtime)):
         return title
     return f"{title} ({_NAME_TITLES.get(name, plain(name, 40))})"
-
-
-def ambiguous_delegates(rows: Iterable[TrialRow]) -> bool:
-    """Whether a delegate's class alone does not tell the rows of one runtime apart."""
-    names: dict[tuple[str, str], set[str]] = {}
-    for row in rows:
-        for delegate in (row.delegate, row.delegate_effective or row.delegate):
-            names.setdefault((row.runtime, delegate.partition(":")[0]), set()).add(delegate)
-    return any(len(found) > 1 for found in names.values())
 
 
 def metric_title(metric: str | None) -> str:
@@ -105,14 +104,36 @@ def verdict_title(verdict: str | None) -> str:
 
 
 def row_name(row: TrialRow) -> str:
-    """``LiteRT on the GPU at fp16``: what was asked for, as one says it."""
-    extra = ""
-    if row.environment != "host":
-        extra = f" in {plain(row.environment, 40)}"
-    recipe = f" ({plain(row.recipe, 40)})" if row.recipe else ""
-    return (
-        f"{runtime_title(row.runtime)} on the {delegate_title(row.delegate)} at {plain(row.precision)}{recipe}{extra}"
-    )
+    """``LiteRT on the GPU (OpenCL) at fp16``: what was asked for, as one says it."""
+    where = delegate_title(row.delegate, row.runtime)
+    name = f"{runtime_title(row.runtime)} on the {where} at {plain(row.precision)}"
+    if row.precision_effective not in (None, row.precision):
+        name += f" (run as {plain(row.precision_effective)})"
+    if row.recipe:
+        name += f", {plain(row.recipe, 40)}"
+    return name if row.environment == "host" else f"{name}, in {plain(row.environment, 40)}"
+
+
+_CONDITIONS: Final[dict[str, Callable[[TrialRow], str]]] = {
+    "threads": lambda row: count(row.threads, "thread"),
+    "cores": lambda row: f"cores {plain(row.cores or 'any', 24)}",
+    "batch": lambda row: f"batch {row.batch}",
+    "ab_arm": lambda row: f"arm {plain(row.ab_arm or 'none', 24)}",
+    "session": lambda row: plain(row.label or row.session, 24),
+}
+
+
+def row_names(rows: Sequence[TrialRow]) -> dict[tuple[str, str], str]:
+    """A name for each ``(session, trial)``, with the conditions that tell rows of one name apart."""
+    by_name: dict[str, list[TrialRow]] = {}
+    for row in rows:
+        by_name.setdefault(row_name(row), []).append(row)
+    named = {}
+    for name, group in by_name.items():
+        vary = [say for field, say in _CONDITIONS.items() if len({getattr(row, field) for row in group}) > 1]
+        for row in group:
+            named[row.session, row.trial] = ", ".join([name, *(say(row) for say in vary)])
+    return named
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

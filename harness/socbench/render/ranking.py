@@ -18,7 +18,7 @@ TOLERATED_LOSS: Final = 0.01
 
 GROUP_TITLES: Final[dict[str, str]] = {
     "trusted": "",
-    "loses": "Loses accuracy",
+    "loses": "Loses accuracy, or the labelled inputs are too few to tell",
     "suspect": "Suspect: measured, and something disturbed it; not ranked",
     "void": "Void: what ran is not what was asked for, or the answers are wrong; not ranked",
     "absent": "Not measured",
@@ -41,7 +41,7 @@ class DeviceRows:
 
 @dataclass(frozen=True)
 class Section:
-    """What one table shows: a model in a scenario, one block of rows a device."""
+    """What one table shows: a model in a scenario at one batch and input shape, one block of rows a device."""
 
     model: str
     title: str
@@ -124,15 +124,16 @@ def device_names(rows: Iterable[TrialRow]) -> dict[str, str]:
 
 
 def sections(data: ReportData, *, models: Json | None = None) -> list[Section]:
-    """One section for each model and scenario, in the order in which they appear; ``models`` adds to the sessions'."""
+    """One section for each model, scenario, batch and input shape, as they appear; ``models`` adds to the sessions'."""
     rows = shown_rows(data.rows)
     name_of = device_names(rows)
     cards = dict(models or {})
     for session in data.sessions:
         cards.update(session.models)
-    found: dict[tuple[str, str], dict[str, list[TrialRow]]] = {}
+    found: dict[tuple[str, str, str], dict[str, list[TrialRow]]] = {}
     for row in rows:
-        found.setdefault((row.model, row.scenario), {}).setdefault(row.device_key, []).append(row)
+        asked = f"batch {row.batch}, {sorted(row.shapes.items())}"
+        found.setdefault((row.model, row.scenario, asked), {}).setdefault(row.device_key, []).append(row)
     return [
         Section(
             model=model,
@@ -141,7 +142,7 @@ def sections(data: ReportData, *, models: Json | None = None) -> list[Section]:
             scenario=scenario,
             devices=tuple(DeviceRows(name_of[key], key, ranked(group)) for key, group in devices.items()),
         )
-        for (model, scenario), devices in found.items()
+        for (model, scenario, _), devices in found.items()
     ]
 
 

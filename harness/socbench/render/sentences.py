@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from socbench.records import ComparedPair, ReportData, TrialRow
-from socbench.render import names, numbers, ranking
+from socbench.render import columns, names, numbers, ranking
 
 
 @dataclass(frozen=True)
@@ -33,29 +34,98 @@ def answers(data: ReportData) -> list[Answer]:
     if not found:
         return [Answer("", ("There are no rows: nothing was planned, or the selection holds no session with trials.",))]
     many_models = len({section.model for section in found}) > 1
-    many_scenarios = len({section.scenario for section in found}) > 1
     out = []
     for section in found:
+        subject = ", ".join(_subject(section, found, many_models))
+        if len(section.devices) > 1 and section.scenario == "single_stream":
+            out += [Answer(subject, tuple(said)) for said in [_over_devices(section)] if said]
         for device in section.devices:
-            subject = section.title if many_models else ""
-            if many_scenarios:
-                subject = ", ".join(filter(None, (subject, names.scenario_title(section.scenario))))
-            if len(section.devices) > 1:
-                subject = f"{subject} on {device.device}" if subject else device.device
-            out.append(Answer(subject, tuple(_about(device.rows))))
+            where = " on ".join(filter(None, (subject, device.device))) if len(section.devices) > 1 else subject
+            about = _sustained(device.rows) if section.scenario == "sustained" else _about(device.rows)
+            out.append(Answer(where[:1].upper() + where[1:], tuple(about)))
     return out
+
+
+def _subject(section: ranking.Section, found: Sequence[ranking.Section], many_models: bool) -> list[str]:
+    subject = [section.title] if many_models else []
+    others = [other for other in found if other.model == section.model and other is not section]
+    if any(other.scenario != section.scenario for other in others) and section.scenario != "single_stream":
+        subject.append(names.scenario_title(section.scenario))
+    row = section.rows[0]
+    if any(other.rows[0].batch != row.batch for other in others):
+        subject.append(f"batch {row.batch:,}")
+    if any(other.rows[0].shapes != row.shapes for other in others) and row.shapes:
+        subject.append(f"input {columns.shapes_text(row)}")
+    return subject
+
+
+def _over_devices(section: ranking.Section) -> list[str]:
+    best = {}
+    for device in section.devices:
+        keeping = [row for row in device.rows if ranking.is_trusted(row) and ranking.group_of(row) == "trusted"]
+        if keeping:
+            best[device.device] = min(keeping, key=_latency)
+    if len(best) < 2:
+        return []
+    order = sorted(best, key=lambda name: _latency(best[name]))
+    first, second, last = best[order[0]], best[order[1]], best[order[-1]]
+    said = f"Of {len(section.devices):,} devices, each at its best, {order[0]} is fastest"
+    said += f": {names.row_name(first)}, {_said(first)}"
+    if ranking.tied(second, first):
+        return [f"{said}; {order[1]} can't be told apart from it ({_said(second)})."]
+    ratio = numbers.times(_latency(last) / _latency(first))
+    return [f"{said}, {ratio} faster than {order[-1]} ({_said(last)})."]
+
+
+_CAUSES: Final = {
+    "clock_cap": "the limit of the clock was lowered",
+    "thermal_status": "the device reported that it was too warm",
+    "cpu_quota": "a CPU quota held it back",
+    "contention": "something else used the device",
+    "unknown": "why could not be read",
+}
+
+
+def _sustained(rows: Sequence[TrialRow]) -> list[str]:
+    said = []
+    named = names.row_names(rows)
+    for row in rows:
+        if not ranking.is_measured(row):
+            continue
+        thermal, who = row.thermal or {}, named[row.session, row.trial]
+        start, end = thermal.get("baseline_p50_ns"), thermal.get("sustained_p50_ns")
+        if start is None or end is None:
+            said.append(f"{who}: {_said(row)} over the whole run; its beginning could not be told from the rest.")
+            continue
+        lead = f"{who} begins at {numbers.in_sentence(start)} and"
+        at, slowdown = thermal.get("throttle_at_s"), thermal.get("slowdown") or end / start
+        if at is None:
+            said.append(f"{lead} ends at {numbers.in_sentence(end)}: no lasting slow-down of 10 % was found.")
+            continue
+        cause = _CAUSES.get(str(thermal.get("cause")), _CAUSES["unknown"])
+        lead += f", from {at:,.0f} s on, takes {numbers.in_sentence(end)}"
+        said.append(f"{lead}, {numbers.times(slowdown)} as long: {cause}.")
+    return said or _nothing(rows)
+
+
+Who = Callable[[TrialRow], str]
 
 
 def _about(rows: Sequence[TrialRow]) -> list[str]:
     trusted = [row for row in rows if ranking.is_trusted(row)]
+    named = names.row_names(rows)
+
+    def who(row: TrialRow) -> str:
+        return named[row.session, row.trial]
+
     if not any(ranking.is_measured(row) for row in rows):
         return _nothing(rows)
     if not trusted:
-        return [*_only_doubtful(rows), *_tally(rows)]
+        return [*_only_doubtful(who, rows), *_tally(rows)]
     return [
-        *_pick(trusted),
-        *_faster_still(trusted),
-        *_doubtful_leader(rows, trusted),
+        *_pick(who, trusted),
+        *_faster_still(who, trusted),
+        *_doubtful_leader(who, rows, trusted),
         *_limits(trusted),
         *_tally(rows),
     ]
@@ -82,18 +152,16 @@ def _nothing(rows: Sequence[TrialRow]) -> list[str]:
     return said
 
 
-def _only_doubtful(rows: Sequence[TrialRow]) -> list[str]:
+def _only_doubtful(who: Who, rows: Sequence[TrialRow]) -> list[str]:
     suspects = [row for row in rows if ranking.group_of(row) == "suspect"]
     said = ["No row can be trusted, so nothing is ranked and nothing is recommended."]
     if suspects:
         first = min(suspects, key=_latency)
-        said.append(
-            f"The fastest of the suspect rows is {names.row_name(first)} at {_said(first)}; what disturbed it is below."
-        )
+        said.append(f"The fastest of the suspect rows is {who(first)} at {_said(first)}; what disturbed it is below.")
     return said
 
 
-def _pick(trusted: Sequence[TrialRow]) -> list[str]:
+def _pick(who: Who, trusted: Sequence[TrialRow]) -> list[str]:
     keeping = [row for row in trusted if ranking.accuracy_state(row) == "keeps"]
     lead = "Fastest that keeps its accuracy"
     if not keeping:
@@ -101,15 +169,14 @@ def _pick(trusted: Sequence[TrialRow]) -> list[str]:
         if not unknown:
             best = min(trusted, key=_latency)
             return [
-                f"No row is known to keep its accuracy; the fastest is {names.row_name(best)} at {_said(best)}, "
-                f"{_loss(best)}."
+                f"No row is known to keep its accuracy; the fastest is {who(best)} at {_said(best)}, {_loss(best)}."
             ]
         keeping, lead = unknown, "Fastest"
     best = min(keeping, key=_latency)
     ties = [row for row in keeping if row is not best and ranking.tied(row, best)]
-    said = [f"{lead}: {names.row_name(best)}, {_said(best)}{_against(best, trusted)}."]
+    said = [f"{lead}: {who(best)}, {_said(best)}{_against(best, trusted)}."]
     if ties:
-        said.append(_tie_sentence(best, ties))
+        said.append(_tie_sentence(who, best, ties))
     return said
 
 
@@ -129,13 +196,13 @@ def _against(best: TrialRow, trusted: Sequence[TrialRow]) -> str:
     return f", {ratio} faster than {what} ({names.runtime_title(other.runtime)}, {_said(other)})"
 
 
-def _tie_sentence(best: TrialRow, ties: Sequence[TrialRow]) -> str:
-    who = names.listing((names.row_name(row) for row in ties), 3)
+def _tie_sentence(who: Who, best: TrialRow, ties: Sequence[TrialRow]) -> str:
+    others = names.listing((who(row) for row in ties), 3)
     intervals = [interval for row in ties if (interval := ranking.ratio_interval(row, best))]
     if not intervals:
-        return f"It can't be told apart from {who}: one repetition gives no interval."
+        return f"It can't be told apart from {others}: one repetition gives no interval."
     low, high = min(one[1] for one in intervals), max(one[2] for one in intervals)
-    return f"It can't be told apart from {who} (ratio {low:.2f} to {high:.2f})."
+    return f"It can't be told apart from {others}: their ratio is {low:.2f} to {high:.2f}."
 
 
 def _loss(row: TrialRow) -> str:
@@ -148,7 +215,7 @@ def _loss(row: TrialRow) -> str:
     return f"which loses {lost} points of {names.metric_title(row.accuracy_metric)}"
 
 
-def _faster_still(trusted: Sequence[TrialRow]) -> list[str]:
+def _faster_still(who: Who, trusted: Sequence[TrialRow]) -> list[str]:
     keeping = [row for row in trusted if ranking.accuracy_state(row) == "keeps"]
     if not keeping:
         return []
@@ -159,18 +226,16 @@ def _faster_still(trusted: Sequence[TrialRow]) -> list[str]:
         return []
     first = min(faster, key=_latency)
     more = f"; {names.count(len(faster) - 1, 'more row does', 'more rows do')} the like" if len(faster) > 1 else ""
-    return [f"Faster still is {names.row_name(first)} ({_said(first)}), {_loss(first)}{more}."]
+    return [f"Faster still is {who(first)} ({_said(first)}), {_loss(first)}{more}."]
 
 
-def _doubtful_leader(rows: Sequence[TrialRow], trusted: Sequence[TrialRow]) -> list[str]:
+def _doubtful_leader(who: Who, rows: Sequence[TrialRow], trusted: Sequence[TrialRow]) -> list[str]:
     best = min(trusted, key=_latency)
     suspects = [row for row in rows if ranking.group_of(row) == "suspect" and _latency(row) < _latency(best)]
     if not suspects:
         return []
     first = min(suspects, key=_latency)
-    return [
-        f"{names.row_name(first)} may be faster ({_said(first)}), but that row is suspect: measure it again to know."
-    ]
+    return [f"{who(first)} may be faster ({_said(first)}), but that row is suspect: measure it again to know."]
 
 
 def _limits(trusted: Sequence[TrialRow]) -> list[str]:
