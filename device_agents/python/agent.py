@@ -7,6 +7,7 @@ that the agent calls itself. Runtimes lie beside this file in ``runtimes/`` and 
 """
 
 import array
+import contextlib
 import errno
 import fcntl
 import gc
@@ -77,10 +78,10 @@ def load_module(path, name):
 
 def load_adapter(runtime):
     """Return the adapter of ``runtime``; Problem ``runtime_missing`` when this agent carries none of that name."""
-    path = os.path.join(RUNTIMES, "%s.py" % runtime)
+    path = os.path.join(RUNTIMES, f"{runtime}.py")
     if not re.match(r"^[a-z][a-z0-9_]*$", runtime) or runtime == "base" or not os.path.exists(path):
         known = ", ".join(known_runtimes())
-        raise Problem("runtime_missing", "this agent has no runtime called %s; it has %s" % (runtime, known))
+        raise Problem("runtime_missing", f"this agent has no runtime called {runtime}; it has {known}")
     load_module(os.path.join(RUNTIMES, "base.py"), "socbench_runtime_base")
     return load_module(path, "socbench_runtime_" + runtime).ADAPTER
 
@@ -131,9 +132,9 @@ def load_job(job_dir):
         with open(path, encoding="utf-8") as file:
             job = json.load(file)
     except OSError as error:
-        raise Problem("bad_job", "%s cannot be read: %s" % (path, error.strerror)) from None
+        raise Problem("bad_job", f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise Problem("bad_job", "%s is not a JSON document: %s" % (path, error)) from None
+        raise Problem("bad_job", f"{path} is not a JSON document: {error}") from None
     check_job(job)
     return job
 
@@ -142,7 +143,7 @@ def _need(where, value, ok, what):
     if not ok:
         shown = json.dumps(value, default=str)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        raise Problem("bad_job", "job.json: %s must be %s, not %s" % (where, what, shown))
+        raise Problem("bad_job", f"job.json: {where} must be {what}, not {shown}")
 
 
 def _is_int(value, low=None, high=2**63):
@@ -163,8 +164,9 @@ def check_job(job):
     if job.get("protocol") not in PROTOCOLS or isinstance(job.get("protocol"), bool):
         raise Problem(
             "protocol_version",
-            "the job speaks protocol %s and this agent speaks %s"
-            % (json.dumps(job.get("protocol")), ", ".join(map(str, PROTOCOLS))),
+            "the job speaks protocol {} and this agent speaks {}".format(
+                json.dumps(job.get("protocol")), ", ".join(map(str, PROTOCOLS))
+            ),
             "use host and agent of the same socbench version",
         )
     _need("session", job.get("session"), isinstance(job.get("session"), str), "a text")
@@ -200,17 +202,17 @@ def _check_repetitions(repetitions, trials):
         _need(where + ".cool_down", cool, cool is None or isinstance(cool, dict), "an object or null")
         for name in ("max_wait_s", "tolerance_milli_c", "fixed_s"):
             if cool and cool.get(name) is not None:
-                _need("%s.cool_down.%s" % (where, name), cool[name], _is_number(cool[name]), "a number of at least 0")
+                _need(f"{where}.cool_down.{name}", cool[name], _is_number(cool[name]), "a number of at least 0")
 
 
 def check_trial(where, trial):
     """Raise Problem naming the first member of one trial that cannot be used."""
     _need(where, trial, isinstance(trial, dict), "an object")
     for name in ("runtime", "delegate", "format", "precision", "model", "scenario"):
-        _need("%s.%s" % (where, name), trial.get(name), isinstance(trial.get(name), str) and trial[name], "a text")
+        _need(f"{where}.{name}", trial.get(name), isinstance(trial.get(name), str) and trial[name], "a text")
     for name in ("python", "runtime_dir"):
         value = trial.get(name)
-        _need("%s.%s" % (where, name), value, value is None or isinstance(value, str), "a text or null")
+        _need(f"{where}.{name}", value, value is None or isinstance(value, str), "a text or null")
     _need(where + ".threads", trial.get("threads"), _is_int(trial.get("threads"), 1, 4097), "an integer from 1 to 4096")
     _need(where + ".batch", trial.get("batch", 1), _is_int(trial.get("batch", 1), 1), "an integer of at least 1")
     cores = trial.get("cores")
@@ -219,16 +221,16 @@ def check_trial(where, trial):
     shapes = trial.get("shapes") or {}
     _need(where + ".shapes", shapes, isinstance(shapes, dict), "an object")
     for name, shape in shapes.items():
-        _need("%s.shapes.%s" % (where, name), shape, _is_shape(shape), "a list of sizes")
+        _need(f"{where}.shapes.{name}", shape, _is_shape(shape), "a list of sizes")
     for name in ("options", "env"):
         value = trial.get(name) or {}
-        _need("%s.%s" % (where, name), value, isinstance(value, dict), "an object")
+        _need(f"{where}.{name}", value, isinstance(value, dict), "an object")
     for name, value in (trial.get("env") or {}).items():
         ok = isinstance(value, str) and "\0" not in value and "=" not in name and "\0" not in name and name != ""
-        _need("%s.env.%s" % (where, name), value, ok, "a text")
+        _need(f"{where}.env.{name}", value, ok, "a text")
     _check_settings(where + ".settings", trial.get("settings"))
     for name in ("probe", "dataset"):
-        _check_inputs("%s.%s" % (where, name), trial.get(name))
+        _check_inputs(f"{where}.{name}", trial.get(name))
     _need(
         where + ".input_seed", trial.get("input_seed", 0), _is_int(trial.get("input_seed", 0), 0, 2**64), "an integer"
     )
@@ -239,9 +241,9 @@ def check_trial(where, trial):
 def _check_settings(where, settings):
     _need(where, settings, isinstance(settings, dict), "an object")
     for name in ("min_time_s", "max_time_s", "warmup_max_s"):
-        _need("%s.%s" % (where, name), settings.get(name), _is_number(settings.get(name)), "a number of at least 0")
+        _need(f"{where}.{name}", settings.get(name), _is_number(settings.get(name)), "a number of at least 0")
     for name, low in (("min_count", 1), ("warmup_min_count", 0), ("max_count", 1)):
-        _need("%s.%s" % (where, name), settings.get(name), _is_int(settings.get(name), low), "an integer from %d" % low)
+        _need(f"{where}.{name}", settings.get(name), _is_int(settings.get(name), low), "an integer from %d" % low)
     rate = settings.get("rate_hz")
     _need(where + ".rate_hz", rate, rate is None or _is_number(rate, 1e-6), "a number over 0 or null")
 
@@ -257,7 +259,7 @@ def _check_inputs(where, given):
         at = "%s.inputs[%d]" % (where, index)
         _need(at, tensor, isinstance(tensor, dict), "an object")
         for name in ("name", "dtype", "file"):
-            _need("%s.%s" % (at, name), tensor.get(name), isinstance(tensor.get(name), str) and tensor[name], "a text")
+            _need(f"{at}.{name}", tensor.get(name), isinstance(tensor.get(name), str) and tensor[name], "a text")
         _need(at + ".shape", tensor.get("shape"), _is_shape(tensor.get("shape")), "a list of sizes")
 
 
@@ -322,10 +324,8 @@ class EventFile:
     def close(self):
         """Close the file and give the reserve back."""
         os.close(self.fd)
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(self.reserve)
-        except OSError:
-            pass
 
 
 def encode(kind, members):
@@ -390,7 +390,7 @@ class Child:
 
         try:
             self.process = subprocess.Popen(
-                argv + [str(events_write)],
+                [*argv, str(events_write)],
                 stdin=subprocess.DEVNULL,
                 stdout=output_write,
                 stderr=output_write,
@@ -499,7 +499,7 @@ class Supervisor:
 
     def disk_full(self):
         """Say that the disk is full, in the room of the reserve, and end."""
-        message = "the device's disk is full: %s cannot grow" % self.job_dir
+        message = f"the device's disk is full: {self.job_dir} cannot grow"
         try:
             if self.current and not self.finished:
                 members = json.loads(b"{" + self.current[:-1] + b"}")
@@ -536,7 +536,7 @@ class Supervisor:
             argv = [trial.get("python") or sys.executable, os.path.abspath(__file__), "child", self.job_dir, str(index)]
             self.child = Child(argv, env=child_environment(trial), cwd=self.job_dir)
         except OSError as error:
-            message = "%s cannot be started: %s" % (trial.get("python") or sys.executable, error.strerror)
+            message = "{} cannot be started: {}".format(trial.get("python") or sys.executable, error.strerror)
             self.events.emit("error", code="runtime_missing", message=message, advice=None, **members)
             return
         self.finished = False
@@ -576,16 +576,16 @@ class Supervisor:
     def _verdict(self, child, entry, late, running, oom):
         what = "%s repetition %d" % (entry["trial"], entry["repetition"])
         if late:
-            return "deadline", "%s was not done after %g s" % (what, entry["deadline_s"]), None
+            return "deadline", "{} was not done after {:g} s".format(what, entry["deadline_s"]), None
         if self.ending is not None and running:
             ending = {"orphaned": "orphaned", "stopped": "stopped"}.get(self.ending, "run_failed")
-            return ending, "%s was under way when the agent ended (%s)" % (what, self.ending), None
+            return ending, f"{what} was under way when the agent ended ({self.ending})", None
         status = child.process.returncode
         if status < 0 and oom and -status == signal.SIGKILL:
-            message = "the process of %s was killed by the kernel for want of memory" % what
+            message = f"the process of {what} was killed by the kernel for want of memory"
             return "out_of_memory", message, "use a smaller batch or a smaller model"
         if status < 0:
-            return "crashed", "the process of %s died of %s" % (what, signal_name(-status)), None
+            return "crashed", f"the process of {what} died of {signal_name(-status)}", None
         return "run_failed", "the process of %s ended with status %d and no result" % (what, status), None
 
     def pump(self, until_ns):
@@ -804,10 +804,10 @@ def supervise(job_dir):
     job_dir = os.path.realpath(job_dir)
     refuse_used(job_dir)
     if not os.path.isdir(job_dir):
-        raise Problem("bad_job", "%s is no folder" % job_dir)
+        raise Problem("bad_job", f"{job_dir} is no folder")
     lock = lock_pid(job_dir)
     if lock is None:
-        raise Problem("bad_job", "an agent already works on %s" % job_dir)
+        raise Problem("bad_job", f"an agent already works on {job_dir}")
     try:
         job = load_job(job_dir)
     except Problem as problem:
@@ -816,7 +816,7 @@ def supervise(job_dir):
     try:
         events = EventFile(job_dir)
     except OSError as error:
-        raise Problem("disk_full", "%s cannot be written: %s" % (job_dir, error.strerror)) from None
+        raise Problem("disk_full", f"{job_dir} cannot be written: {error.strerror}") from None
     supervisor = Supervisor(job_dir, job, events)
     try:
         return supervisor.run()
@@ -829,7 +829,7 @@ def refuse_used(job_dir):
     if os.path.exists(os.path.join(job_dir, "events.jsonl")):
         raise Problem(
             "bad_job",
-            "%s already holds events.jsonl: this job was run" % job_dir,
+            f"{job_dir} already holds events.jsonl: this job was run",
             "write what is left of it as a new job into a new folder",
         )
 
@@ -935,7 +935,7 @@ class Emitter:
             gap = ",".join(["0"] + [str(a - b) for a, b in zip(begin[1:], end)])
             late = ""
             if lates is not None:
-                late = ',"late_ns":[%s]' % ",".join(map(str, lates[low : low + LINE_SAMPLES]))
+                late = ',"late_ns":[{}]'.format(",".join(map(str, lates[low : low + LINE_SAMPLES])))
             line = '{"type":"samples","t_ns":%d,"phase":"%s","start_ns":%d,"latency_ns":[%s],"gap_ns":[%s]%s}\n' % (
                 time.monotonic_ns(),
                 phase,
@@ -1165,12 +1165,12 @@ def bind_cores(cores):
     if cores is None:
         return
     if not hasattr(os, "sched_setaffinity"):
-        raise Problem("bad_job", "cores cannot be chosen on %s" % sys.platform, "leave --cores out")
+        raise Problem("bad_job", f"cores cannot be chosen on {sys.platform}", "leave --cores out")
     try:
         os.sched_setaffinity(0, cores)
     except OSError as error:
         names = ", ".join(map(str, cores))
-        raise Problem("bad_job", "this process cannot be bound to CPU %s: %s" % (names, error.strerror)) from None
+        raise Problem("bad_job", f"this process cannot be bound to CPU {names}: {error.strerror}") from None
 
 
 def effective_cores():
@@ -1198,7 +1198,7 @@ def seeded_tensor(seed, dtype, shape):
     for size in shape:
         count *= size
     if count > 2**31:
-        raise Problem("shape_mismatch", "an input of shape %s is too large to make" % (list(shape),))
+        raise Problem("shape_mismatch", f"an input of shape {list(shape)} is too large to make")
     bits = splitmix64(seed, count)
     if dtype.startswith("float"):
         unit = (bits >> numpy.uint64(40)).astype(numpy.float64) / 2.0**23 - 1.0
@@ -1210,7 +1210,7 @@ def seeded_tensor(seed, dtype, shape):
     elif dtype in ("int16", "uint16", "int32", "uint32", "int64", "uint64"):
         values = (bits % numpy.uint64(128)).astype(dtype)
     else:
-        raise Problem("shape_mismatch", "no input of type %s can be made from a seed" % dtype, "give an input file")
+        raise Problem("shape_mismatch", f"no input of type {dtype} can be made from a seed", "give an input file")
     return values.reshape(shape)
 
 
@@ -1236,7 +1236,7 @@ class Inputs:
         try:
             dtype = numpy.dtype(tensor["dtype"])
         except TypeError:
-            raise Problem("bad_job", "%s.dtype: %s is no type" % (where, tensor["dtype"])) from None
+            raise Problem("bad_job", "{}.dtype: {} is no type".format(where, tensor["dtype"])) from None
         shape = [self.count] + tensor["shape"]
         need = dtype.itemsize
         for size in shape:
@@ -1244,7 +1244,7 @@ class Inputs:
         try:
             have = os.path.getsize(tensor["file"])
         except OSError as error:
-            raise Problem("bad_job", "%s.file: %s: %s" % (where, tensor["file"], error.strerror)) from None
+            raise Problem("bad_job", "{}.file: {}: {}".format(where, tensor["file"], error.strerror)) from None
         if dtype.hasobject or have != need:
             message = "%s.file: %s has %d bytes and %d inputs of %s %s take %d" % (
                 where,
@@ -1282,13 +1282,13 @@ def write_outputs(session, inputs, stage, out):
                     files[name] = (open(path, "wb"), path, hashlib.sha256())
                     tensors[name] = {"name": name, "dtype": str(value.dtype), "shape": list(value.shape)}
                 elif list(value.shape) != tensors[name]["shape"]:
-                    raise Problem("run_failed", "output %s changed its shape between two inputs" % name)
+                    raise Problem("run_failed", f"output {name} changed its shape between two inputs")
                 data = value.tobytes()
                 files[name][0].write(data)
                 files[name][2].update(data)
         for name, (file, path, digest) in files.items():
             file.close()
-            target = "out/%s.bin" % digest.hexdigest()
+            target = f"out/{digest.hexdigest()}.bin"
             os.replace(path, target)
             tensors[name].update(sha256=digest.hexdigest(), file=target)
     finally:
@@ -1332,11 +1332,11 @@ def child_main(job_dir, index, fd):
 def repetition(trial, out):
     """One repetition as docs/protocol.md orders it."""
     if trial["scenario"] not in ("single_stream", "sustained", "accuracy"):
-        raise Problem("bad_job", "this agent knows no scenario called %s" % trial["scenario"])
+        raise Problem("bad_job", "this agent knows no scenario called {}".format(trial["scenario"]))
     bind_cores(trial.get("cores"))
     model = os.path.realpath(trial["model"])
     if not os.path.exists(model):
-        raise Problem("model_missing", "the model file %s is not there" % model)
+        raise Problem("model_missing", f"the model file {model} is not there")
     adapter = load_adapter(trial["runtime"])
     out.emit("phase", phase="import", detail=None)
     import_ns = _timed(adapter.import_runtime)[0]
@@ -1453,7 +1453,7 @@ def probe(runtimes):
 
 def _probe_in_child(name):
     if name not in known_runtimes():
-        message = "this agent has no runtime called %s; it has %s" % (name, ", ".join(known_runtimes()))
+        message = "this agent has no runtime called {}; it has {}".format(name, ", ".join(known_runtimes()))
         return unavailable(name, "runtime_missing", message, None)
     child = Child([sys.executable, os.path.abspath(__file__), "probe-one", name])
     answer = b""
@@ -1483,9 +1483,9 @@ def _probe_in_child(name):
     except ValueError:
         how = "did not answer in %d s" % PROBE_TIMEOUT_S if late else "crashed"
         if not late and child.process.returncode < 0:
-            how += " (%s)" % signal_name(-child.process.returncode)
+            how += f" ({signal_name(-child.process.returncode)})"
         tail = child.tail.decode("utf-8", "replace").strip()[-300:]
-        message = "probing %s %s%s" % (name, how, ": " + tail if tail else "")
+        message = "probing {} {}{}".format(name, how, ": " + tail if tail else "")
         return unavailable(name, "runtime_broken", message, None)
 
 

@@ -64,7 +64,7 @@ class Sensor:
             self.close()
             return None, reason_of(error)
         except ValueError:
-            return None, "not a number: %r" % text[:20].decode("ascii", "replace")
+            return None, "not a number: {!r}".format(text[:20].decode("ascii", "replace"))
         if self.kind == TEMPERATURE and not ABSOLUTE_ZERO_MILLI_C <= value <= HOTTEST_MILLI_C:
             return None, "impossible reading: %d" % value
         return value, None
@@ -141,19 +141,19 @@ def find_sensors():
 
 def _thermal_zones(sensors):
     for path in by_number("/sys/class/thermal/thermal_zone*"):
-        name = "%s:%s" % (os.path.basename(path), text_of(path + "/type") or "unknown")
+        name = "{}:{}".format(os.path.basename(path), text_of(path + "/type") or "unknown")
         sensors.add(TEMPERATURE, name, path + "/temp")
 
 
 def _cooling_devices(sensors):
     for path in by_number("/sys/class/thermal/cooling_device*"):
-        name = "%s:%s" % (os.path.basename(path), text_of(path + "/type") or "unknown")
+        name = "{}:{}".format(os.path.basename(path), text_of(path + "/type") or "unknown")
         sensors.add("cooling_state", name, path + "/cur_state")
 
 
 def _hwmon(sensors):
     for path in by_number("/sys/class/hwmon/hwmon*"):
-        chip = "%s:%s" % (os.path.basename(path), text_of(path + "/name") or "unknown")
+        chip = "{}:{}".format(os.path.basename(path), text_of(path + "/name") or "unknown")
         for channel in sorted(glob.glob(path + "/temp*_input")):
             sensors.add(TEMPERATURE, _channel(chip, channel), channel)
         for channel in sorted(glob.glob(path + "/power*_input") or glob.glob(path + "/power*_average")):
@@ -162,7 +162,7 @@ def _hwmon(sensors):
 
 def _channel(chip, path):
     stem = re.sub(r"_(input|average)$", "", path)
-    return "%s:%s" % (chip, text_of(stem + "_label") or os.path.basename(stem))
+    return "{}:{}".format(chip, text_of(stem + "_label") or os.path.basename(stem))
 
 
 def find_rails():
@@ -174,10 +174,12 @@ def find_rails():
             continue
         for current in sorted(glob.glob(path + "/curr*_input")):
             number = re.search(r"curr(\d+)_input", current).group(1)
-            voltage = "%s/in%s_input" % (path, number)
-            label = text_of("%s/in%s_label" % (path, number)) or text_of("%s/curr%s_label" % (path, number))
+            voltage = f"{path}/in{number}_input"
+            label = text_of(f"{path}/in{number}_label") or text_of(f"{path}/curr{number}_label")
             if os.path.exists(voltage):
-                rails.append(("%s:%s:%s" % (os.path.basename(path), name, label or "in" + number), voltage, current))
+                rails.append(
+                    ("{}:{}:{}".format(os.path.basename(path), name, label or "in" + number), voltage, current)
+                )
     return rails
 
 
@@ -217,7 +219,7 @@ def _battery(sensors):
 
 def _rapl(sensors):
     for path in by_number("/sys/class/powercap/*:*"):
-        name = "%s:%s" % (os.path.basename(path), text_of(path + "/name") or "unknown")
+        name = "{}:{}".format(os.path.basename(path), text_of(path + "/name") or "unknown")
         sensors.add("energy_uj", name, path + "/energy_uj")
 
 
@@ -231,7 +233,7 @@ class Meter:
         self.stat = self._open("/proc/stat")
         self.meminfo = self._open("/proc/meminfo")
         self.busy = None
-        self.charging = [path for path in glob.glob(ROOT + "/sys/class/power_supply/*/status")]
+        self.charging = list(glob.glob(ROOT + "/sys/class/power_supply/*/status"))
 
     def _open(self, path):
         try:
@@ -326,10 +328,10 @@ def parse_thermalservice(text):
     for value, kind, name, _ in re.findall(pattern, section):
         if int(kind) not in THERMAL_TYPES:
             continue
-        source = "thermalservice:%s:%s" % (THERMAL_TYPES[int(kind)], name)
+        source = f"thermalservice:{THERMAL_TYPES[int(kind)]}:{name}"
         milli = _milli(value)
         if milli is None or not ABSOLUTE_ZERO_MILLI_C <= milli <= HOTTEST_MILLI_C:
-            rows.append([TEMPERATURE, source, None, "impossible reading: %s" % value])
+            rows.append([TEMPERATURE, source, None, f"impossible reading: {value}"])
         else:
             rows.append([TEMPERATURE, source, milli, None])
     for value, name in re.findall(r"CoolingDevice\{mValue=(\d+), mType=-?\d+, mName=(.*?)\}", text):
@@ -344,7 +346,7 @@ def _milli(text):
         value = float(text)
     except ValueError:
         return None
-    return int(round(value * 1000)) if abs(value) < 1e9 else None
+    return round(value * 1000) if abs(value) < 1e9 else None
 
 
 def parse_battery(text):
@@ -354,7 +356,7 @@ def parse_battery(text):
     """
 
     def number(name):
-        found = re.search(r"^[ \t]+%s: (-?\d+)" % name, text, re.M)
+        found = re.search(rf"^[ \t]+{name}: (-?\d+)", text, re.M)
         return int(found.group(1)) if found else None
 
     def scaled(value, factor):
@@ -363,7 +365,7 @@ def parse_battery(text):
     powered = [
         source
         for source, name in (("ac", "AC"), ("usb", "USB"), ("wireless", "Wireless"), ("ac", "Dock"))
-        if re.search(r"^[ \t]+%s powered: true" % name, text, re.M)
+        if re.search(rf"^[ \t]+{name} powered: true", text, re.M)
     ]
     level, scale, voltage = number("level"), number("scale") or 100, number("voltage")
     status = number("status")

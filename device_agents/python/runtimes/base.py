@@ -7,6 +7,7 @@ file called ``onnxruntime.py`` cannot shadow the package; adapters import this m
 
 from __future__ import annotations
 
+import os
 from typing import Any, Callable, Dict, List, Optional
 
 Json = Dict[str, Any]
@@ -79,16 +80,24 @@ class Adapter:
         return []
 
 
-def missing(package: str, error: ImportError) -> RuntimeProblem:
+def missing(package: str, error: ImportError, fix: Optional[str] = None) -> RuntimeProblem:
     """Return the problem of a package that is not there, or that is there and does not import."""
-    if isinstance(error, ModuleNotFoundError) and error.name == package.split(".")[0]:
-        return RuntimeProblem("runtime_missing", "the Python package %s is not installed" % error.name)
-    return RuntimeProblem("runtime_broken", "the Python package %s does not import: %s" % (package, error))
+    if isinstance(error, ModuleNotFoundError) and (error.name or "") in (package, package.split(".")[0]):
+        return RuntimeProblem("runtime_missing", f"the Python package {error.name} is not installed", fix)
+    return RuntimeProblem("runtime_broken", f"the Python package {package} does not import: {error}", "install it again")
+
+
+def thread_count() -> int:
+    """Return how many threads this process has (1 where it cannot be told)."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 1
 
 
 def delegate_missing(runtime: str, delegate: str, available: List[str], fix: Optional[str] = None) -> RuntimeProblem:
     """Return the problem of a delegate that this runtime does not have here."""
-    message = "%s has no delegate %s here; it has %s" % (runtime, delegate, ", ".join(available) or "none")
+    message = "{} has no delegate {} here; it has {}".format(runtime, delegate, ", ".join(available) or "none")
     return RuntimeProblem("delegate_missing", message, fix)
 
 
@@ -104,7 +113,7 @@ def wanted_shapes(specs: List[Json], trial: Json) -> Dict[str, List[int]]:
     unknown = sorted(set(given) - {spec["name"] for spec in specs})
     if unknown:
         names = ", ".join(spec["name"] for spec in specs)
-        raise RuntimeProblem("shape_mismatch", "the model has no input called %s; it has %s" % (unknown[0], names))
+        raise RuntimeProblem("shape_mismatch", f"the model has no input called {unknown[0]}; it has {names}")
     wanted = {}
     for spec in specs:
         own = list(spec["shape"])
@@ -115,11 +124,13 @@ def wanted_shapes(specs: List[Json], trial: Json) -> Dict[str, List[int]]:
         if spec["name"] not in given and own and (own[0] is None or batch > 1):
             shape[0] = batch
         if any(size is None for size in shape):
-            advice = "give it: --shape %s=%s" % (
+            advice = "give it: --shape {}={}".format(
                 spec["name"],
                 ",".join("N" if size is None else str(size) for size in own),
             )
-            raise RuntimeProblem("shape_mismatch", "input %s has dynamic dimensions: %s" % (spec["name"], own), advice)
+            raise RuntimeProblem(
+                "shape_mismatch", "input {} has dynamic dimensions: {}".format(spec["name"], own), advice
+            )
         if shape != own:
             wanted[spec["name"]] = shape
     return wanted
@@ -127,7 +138,7 @@ def wanted_shapes(specs: List[Json], trial: Json) -> Dict[str, List[int]]:
 
 def misfit(name: str, shape: Any, own: Any) -> RuntimeProblem:
     """Return the problem of an input of a shape that the model does not take."""
-    return RuntimeProblem("shape_mismatch", "input %s is %s and cannot be %s" % (name, list(own), list(shape)))
+    return RuntimeProblem("shape_mismatch", f"input {name} is {list(own)} and cannot be {list(shape)}")
 
 
 def match_inputs(specs: List[Json], inputs: Json) -> List[Any]:
@@ -141,7 +152,7 @@ def match_inputs(specs: List[Json], inputs: Json) -> List[Any]:
     absent = [spec["name"] for spec in specs if spec["name"] not in inputs]
     if absent:
         raise RuntimeProblem(
-            "shape_mismatch", "no input was given for %s; given were %s" % (absent[0], ", ".join(inputs) or "none")
+            "shape_mismatch", "no input was given for {}; given were {}".format(absent[0], ", ".join(inputs) or "none")
         )
     return [_fit(spec, inputs[spec["name"]]) for spec in specs]
 
@@ -159,7 +170,7 @@ def _fit(spec: Json, value: Any) -> Any:
             limits = np.iinfo(wanted)
             value = np.clip(np.rint(value / scale) + (spec.get("zero_point") or 0), limits.min, limits.max)
         elif not (value.dtype.kind == "f" and wanted.kind == "f"):
-            message = "input %s is %s and cannot be %s" % (spec["name"], wanted, value.dtype)
+            message = "input {} is {} and cannot be {}".format(spec["name"], wanted, value.dtype)
             raise RuntimeProblem("shape_mismatch", message)
         value = value.astype(wanted)
     return np.ascontiguousarray(value)

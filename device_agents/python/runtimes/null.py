@@ -237,9 +237,9 @@ def _read(model: str) -> Json:
         with open(model, encoding="utf-8") as file:
             script = json.load(file)
     except ValueError as error:
-        raise RuntimeProblem("model_invalid", "%s is no script of the null runtime: %s" % (model, error)) from None
+        raise RuntimeProblem("model_invalid", f"{model} is no script of the null runtime: {error}") from None
     if not isinstance(script, dict):
-        raise RuntimeProblem("model_invalid", "%s is no script of the null runtime: it is no object" % model)
+        raise RuntimeProblem("model_invalid", f"{model} is no script of the null runtime: it is no object")
     return script
 
 
