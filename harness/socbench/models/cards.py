@@ -205,6 +205,17 @@ def all_cards() -> list[Card]:
     return [load_card(name) for name in model_names()]
 
 
+def check_card(name: str, *, fetch: bool = False) -> list[str]:
+    """Return what is wrong with a card, one sentence each: its fields, files, hashes, data and licence.
+
+    ``fetch``: packaged data that are not in the cache are fetched, so that all of them can be compared.
+    Raises ModelError for a model that does not exist.
+    """
+    from socbench.models.check import problems_of
+
+    return problems_of(name, fetch=fetch)
+
+
 def user_models_folder() -> Path:
     """Return the folder of the models that the user added; it lies in the cache and need not exist."""
     return cache_folder("models")

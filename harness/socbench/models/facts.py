@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from socbench.models.inspect import inspect_file
+
 
 @dataclass(frozen=True)
 class ModelFacts:
@@ -17,5 +19,6 @@ class ModelFacts:
 
 
 def model_facts(path: Path) -> ModelFacts:
-    """Return the facts of a model file. Raises ModelError as ``inspect_file`` does."""
-    raise NotImplementedError
+    """Return the facts of a model file, operations most frequent first. Raises ModelError as ``inspect_file`` does."""
+    facts = inspect_file(path)
+    return ModelFacts(facts.parameters, facts.multiply_adds, facts.size_bytes, dict(facts.ops.most_common()))

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
+import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from socbench.errors import FailedError, ModelError
+from socbench.models import child
+from socbench.models.cache import cache_folder, digest_of, sha256_of_file, sha256_of_files
 from socbench.models.cards import Card
+from socbench.models.convert import CONVERTED, TOOLS, VERSION
+from socbench.models.inspect import inspect_file
 from socbench.records import Device, Variant
 
 Progress = Callable[[str], None]
 """Told one sentence at the start of every step that takes time."""
+
+ENDINGS = {"onnx": ".onnx", "tflite": ".tflite", "openvino": ".xml"}
+REDUCED = "reduced"
+_SATURATING = ("onnx", "openvino")
+_X86 = ("x86_64", "amd64", "i686", "i386", "x86")
+_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8")
 
 
 def variants_of(card: Card) -> list[Variant]:
@@ -17,7 +38,13 @@ def variants_of(card: Card) -> list[Variant]:
     An int8 variant whose arithmetic saturates on x86 without VNNI comes twice: ``onnx-int8`` and ``onnx-int8-reduced``.
     Light: hashes, no imports of converters.
     """
-    raise NotImplementedError
+    planned = [
+        Variant(card.model, "-".join(filter(None, (form, precision, recipe))), form, precision, recipe)
+        for form, precisions in card.variants.items()
+        for precision in precisions
+        for recipe in ((None, REDUCED) if precision == "int8" and form in _SATURATING else (None,))
+    ]
+    return [_if_built(card, variant) for variant in planned]
 
 
 def build(card: Card, variant: Variant, *, progress: Progress | None = None) -> Variant:
@@ -26,7 +53,23 @@ def build(card: Card, variant: Variant, *, progress: Progress | None = None) -> 
     Raises ModelError when the card's own files or data are not usable, and FailedError, naming the tool and the
     operation where it says one, when a converter fails.
     """
-    raise NotImplementedError
+    if variant.format not in CONVERTED:
+        raise ModelError(f"{variant.variant} of {card.model} cannot be made: there is no converter to {variant.format}")
+    source = _source_of(card, variant)
+    if source.precision == variant.precision and source.format == variant.format:
+        return _from_source(card, variant)
+    _need_tools(card, variant)
+    folder = cache_folder("variants") / _key(card, variant)
+    found = _load(folder, variant)
+    if found is not None and sha256_of_files(_files(found)) == found.sha256:
+        return found
+    if source.precision == "fp32":
+        path = _source_path(card, source.format)
+    else:
+        path = Path(build(card, source, progress=progress).path or "")
+    if progress is not None:
+        progress(f"making {variant.variant} of {card.model}")
+    return _make(card, variant, path, folder)
 
 
 def pick_recipe(device: Device, variants: Sequence[Variant]) -> list[Variant]:
@@ -35,4 +78,207 @@ def pick_recipe(device: Device, variants: Sequence[Variant]) -> list[Variant]:
     ``reduced`` (weights of 7 bits) on x86 without VNNI, where the 8-bit multiply-add saturates at 16 bits and costs
     up to 9 points of accuracy; the plain one where VNNI, AMX or ARM make that needless.
     """
-    raise NotImplementedError
+    wanted = REDUCED if saturates(device) else None
+    kept: dict[tuple[str, str, str], Variant] = {}
+    for variant in variants:
+        key = (variant.model, variant.format, variant.precision)
+        if key not in kept or variant.recipe == wanted:
+            kept[key] = variant
+    return list(kept.values())
+
+
+def saturates(device: Device) -> bool:
+    """Say whether the device's CPU multiplies bytes with an instruction that saturates (x86 without VNNI or AMX)."""
+    features = {feature.lower() for feature in device.cpu_features}
+    return (device.abi or "").lower() in _X86 and not features.intersection(_DOT_PRODUCTS)
+
+
+def _source_of(card: Card, variant: Variant) -> Variant:
+    """Return what a variant is made from: the card's own fp32 file, for OpenVINO's int8 the int8 ONNX file."""
+    own = "onnx" if variant.format == "openvino" else variant.format
+    if variant.format == "openvino" and variant.precision == "int8":
+        return replace(variant, variant=variant.variant.replace("openvino", "onnx", 1), format="onnx")
+    return Variant(card.model, f"{own}-fp32", own, "fp32")
+
+
+def _source_path(card: Card, form: str) -> Path:
+    """Return the card's own file of a format. Raises ModelError: none, not there, or not the one that is meant."""
+    source = card.files.get(form)  # type: ignore[call-overload]
+    if source is None:
+        raise ModelError(
+            f"{card.model} has no {form} file in its folder to make variants from; add files.{form} to its card"
+        )
+    path: Path = card.folder / source.path
+    if not path.is_file():
+        made = f"; it is made by {card.folder / card.recipe}, or take it from a checkout" if card.recipe else ""
+        raise ModelError(f"{card.model}: the file {source.path} is not in {card.folder}{made}")
+    if _digest(path) != source.sha256:
+        raise ModelError(
+            f"{card.model}: {path} is not the file that its card means (sha256 is {_digest(path)}, "
+            f"the card says {source.sha256}); restore it, or correct the card"
+        )
+    return path
+
+
+def _digest(path: Path) -> str:
+    """Return the hash of a file that is looked at often: computed again only when its time or size changed."""
+    state = path.stat()
+    key = (str(path), state.st_size, state.st_mtime_ns)
+    if key not in _digests:
+        _digests[key] = sha256_of_file(path)
+    return _digests[key]
+
+
+_digests: dict[tuple[str, int, int], str] = {}
+
+
+def _key(card: Card, variant: Variant) -> str:
+    """Return the name of the variant in the cache: everything that decides its bytes, hashed. Raises ModelError."""
+    source = _source_of(card, variant)
+    if source.precision == "fp32":
+        made_from = card.files[source.format].sha256  # type: ignore[index]
+    else:
+        made_from = _key(card, source)
+    inputs: dict[str, Any] = {
+        "source": made_from,
+        "variant": variant.variant,
+        "version": VERSION,
+        "tools": {name: _version(name) for name in TOOLS[variant.format]},
+    }
+    if variant.precision == "int8" and source.precision == "fp32":
+        from socbench.models.data import fingerprint
+
+        inputs["calibration"] = fingerprint(card, "calibration")
+    return digest_of(inputs)[:40]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _need_tools(card: Card, variant: Variant) -> None:
+    missing = [name for name in TOOLS[variant.format] if _version(name) is None]
+    if missing:
+        raise FailedError(
+            f"{variant.variant} of {card.model} cannot be made: {' and '.join(missing)} not installed; "
+            "install what converters need with: pip install 'socbench[local]'"
+        )
+
+
+def _if_built(card: Card, variant: Variant) -> Variant:
+    """Return the variant with what is known of its file without making it."""
+    if variant.format not in CONVERTED:
+        return variant
+    source = _source_of(card, variant)
+    own = card.files.get(source.format)  # type: ignore[call-overload]
+    if own is None and (source.precision == "fp32" or "onnx" not in card.files):
+        return variant
+    if source.format == variant.format and variant.precision == "fp32":
+        path = card.folder / own.path
+        size = path.stat().st_size if path.is_file() else None
+        return replace(variant, path=str(path) if size else None, size_bytes=size, sha256=own.sha256)
+    try:
+        return _load(cache_folder("variants") / _key(card, variant), variant) or variant
+    except ModelError:  # the calibration data are not here: it is not built, and build() says why it cannot be
+        return variant
+
+
+def _from_source(card: Card, variant: Variant) -> Variant:
+    """Return the card's own file as a variant; what it says of itself must be what the card says."""
+    path = _source_path(card, variant.format)
+    return _described(card, replace(variant, path=str(path)), sha256=_digest(path))
+
+
+def _described(card: Card, variant: Variant, *, sha256: str | None = None) -> Variant:
+    """Return the variant with the facts of its file. Raises FailedError when the file is of another precision."""
+    facts = inspect_file(Path(variant.path or ""))
+    if facts.precision != variant.precision:
+        raise FailedError(
+            f"{variant.variant} of {card.model} came out as {facts.precision}: the tensors of {variant.path} are not "
+            f"{variant.precision}, so nothing is called that"
+        )
+    from socbench.models.inputs import with_layouts
+
+    files = [Path(variant.path or ""), *map(Path, facts.companions)]
+    return replace(
+        variant,
+        companions=facts.companions,
+        size_bytes=facts.size_bytes,
+        sha256=sha256 or sha256_of_files(files),
+        inputs=with_layouts(card, facts.inputs),
+        outputs=facts.outputs,
+    )
+
+
+def _make(card: Card, variant: Variant, source: Path, folder: Path) -> Variant:
+    """Run the converter in a child process and put what it made into the cache under one rename."""
+    what = f"making {variant.variant} of {card.model}"
+    work = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    work.mkdir()
+    try:
+        name = f"{card.model}-{variant.variant}{ENDINGS[variant.format]}"
+        arguments: dict[str, Any] = {
+            "source": str(source),
+            "target": str(work / name),
+            "precision": variant.precision,
+            "recipe": variant.recipe,
+        }
+        with tempfile.TemporaryDirectory() as scratch:
+            if variant.precision == "int8" and variant.format != "openvino":
+                arguments |= _calibration_file(card, variant, source, Path(scratch))
+            child.call(variant.format, arguments, what=what)
+        made = _described(card, replace(variant, path=str(work / name)))
+        made = replace(
+            made,
+            path=str(folder / name),
+            companions=tuple(str(folder / Path(item).name) for item in made.companions),
+        )
+        (work / "variant.json").write_bytes(msgspec.json.encode(made))
+        if folder.exists():  # damaged, or another process was quicker with the same bytes
+            shutil.rmtree(folder, ignore_errors=True)
+        work.rename(folder)
+    except OSError as problem:
+        raise FailedError(f"{what} failed: {problem.strerror} ({problem.filename})") from problem
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return made
+
+
+def _calibration_file(card: Card, variant: Variant, source: Path, folder: Path) -> dict[str, str]:
+    """Write the calibration data in the layout of the source file. Raises ModelError when the card names none."""
+    import numpy as np
+
+    from socbench.models.data import calibration
+    from socbench.models.inputs import arranged, with_layouts
+
+    data = calibration(card)
+    if data is None or data.count == 0:
+        raise ModelError(f"{variant.variant} of {card.model} needs calibration data, and its card names none")
+    (spec,) = with_layouts(card, inspect_file(source).inputs)[:1]
+    path = folder / "calibration.npy"
+    np.save(path, np.ascontiguousarray(arranged(data.inputs, card.inputs[0], spec)), allow_pickle=False)
+    return {"calibration": str(path), "input": spec.name}
+
+
+def _load(folder: Path, variant: Variant) -> Variant | None:
+    """Return the variant that lies in the cache, ``None`` when it does not or is not whole."""
+    try:
+        found = msgspec.json.decode((folder / "variant.json").read_bytes(), type=Variant)
+        # The cache may have been moved since: its files lie beside this one.
+        found = replace(
+            found,
+            path=str(folder / Path(found.path or "").name),
+            companions=tuple(str(folder / Path(item).name) for item in found.companions),
+        )
+        sizes = sum(path.stat().st_size for path in _files(found))
+    except (OSError, msgspec.MsgspecError):
+        return None
+    same = sizes == found.size_bytes and found.variant == variant.variant
+    return replace(found, model=variant.model) if same else None
+
+
+def _files(variant: Variant) -> list[Path]:
+    return [Path(variant.path or ""), *map(Path, variant.companions)]
