@@ -68,8 +68,13 @@ class PlainProgress(LogProgress):
         now = (state.trial.trial, state.repetition)
         if self._shown.get(state.device) != now:
             self._shown[state.device] = now
-            place = min(state.done + 1, state.total)
-            self._line(f"[{place}/{state.total}] {state.device} {what(state)}{_left(state.left_s)}")
+            left = f", {_left(state.left_s)}" if state.left_s is not None else ""
+            self._line(f"[{min(state.done + 1, state.total)}/{state.total}] {state.device} {what(state)}{left}")
+
+    def trial_ended(self, trial: TrialPlan, status: str, failure: Failure | None) -> None:
+        """Print a trial that failed, why and what to do; the others have had their lines."""
+        if failure is not None:
+            self._line(f"{trial.device} {name(trial)}: {status}: {_why(failure)}")
 
 
 class LiveProgress:
@@ -116,8 +121,7 @@ class LiveProgress:
     def trial_ended(self, trial: TrialPlan, status: str, failure: Failure | None) -> None:
         """Print what failed, above the live lines; what went well is in the table at the end."""
         if failure is not None:
-            advice = f" {failure.advice}" if failure.advice else ""
-            self._say(f"{_name(trial)}: {status}: {failure.message}{advice}", style="yellow")
+            self._say(f"{name(trial)}: {status}: {_why(failure)}", style="yellow")
 
     def message(self, text: str) -> None:
         """Print a sentence above the live lines."""
@@ -144,43 +148,56 @@ def device_line(state: DeviceProgress, width: int, *, age_s: float = 0.0) -> str
     ``age_s`` is how old ``state`` is: the time left goes on while nothing is reported.
     """
     left = None if state.left_s is None else max(0.0, state.left_s - age_s)
-    place = f"{min(state.done + 1, state.total)} of {state.total}" if state.trial else f"{state.done} of {state.total}"
-    phase = _PHASES.get(state.phase, state.phase.replace("_", " "))
-    rate = f"{_rate(state.inferences_per_s)}/s" if state.inferences_per_s else ""
+    device = _cut(printable(state.device), max(8, width // 3))
+    place = f"{min(state.done + 1, state.total) if state.trial else state.done}/{state.total}"
+    doing = _PHASES.get(state.phase, state.phase.replace("_", " "))
+    if state.inferences_per_s:
+        doing = f"{_rate(state.inferences_per_s)}/s"
     warm = "" if state.temperature_milli_c is None else f"{state.temperature_milli_c / 1000:.0f} °C"
-    parts = [state.device, place, what(state) if state.trial else state.detail, phase, rate, warm, _left(left, "")]
-    # Least needed last in this order: rate, temperature, phase; the place and the time left always stay.
-    for dropped in (None, 4, 5, 3):
+    subject = printable(what(state) or state.detail)
+    parts = [device, place, subject, doing, warm, _left(left)]
+    for dropped in (None, 4, 3):
         if dropped is not None:
             parts[dropped] = ""
-        line = "  ".join(printable(part) for part in parts if part)
+        line = "  ".join(part for part in parts if part)
         if len(line) < width:
             return line
-    head, tail = f"{parts[0]}  {parts[1]}  ", f"  {parts[6]}" if parts[6] else ""
-    room = width - 1 - len(head) - len(tail)
-    return (head + parts[2][: max(0, room - 1)] + "…" + tail)[: width - 1] if room > 1 else line[: width - 1]
+    room = width - 1 - (len(line) - len(subject))
+    parts[2] = _cut(subject, room)
+    return "  ".join(part for part in parts if part)[: width - 1]
 
 
 def what(state: DeviceProgress) -> str:
-    """Return what is being measured: model, variant, runtime, delegate, and which repetition."""
+    """Return what is being measured: model, precision, runtime, delegate, and which repetition."""
     if state.trial is None:
         return ""
     repetition = f" #{state.repetition}" if state.repetition else ""
-    scenario = "" if state.trial.scenario == "single_stream" else f" {state.trial.scenario}"
-    return f"{_name(state.trial)}{scenario}{repetition}"
+    return f"{name(state.trial)}{repetition}"
 
 
-def _name(trial: TrialPlan) -> str:
-    return f"{trial.model} {trial.variant} {trial.runtime} {trial.delegate}"
+def name(trial: TrialPlan) -> str:
+    """Return a trial's name without what follows from its runtime: the format, a delegate named like it."""
+    variant = trial.variant.removeprefix(f"{trial.format}-")
+    delegate = trial.delegate.removesuffix(f":{trial.runtime}")
+    scenario = "" if trial.scenario == "single_stream" else f" {trial.scenario}"
+    return f"{trial.model} {variant} {trial.runtime} {delegate}{scenario}"
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: max(0, room - 1)] + "…" * (room > 0)
 
 
 def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
-def _left(seconds: float | None, before: str = ", ") -> str:
+def _left(seconds: float | None) -> str:
     if seconds is None:
         return ""
     whole = round(seconds)
-    text = f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d} min"
-    return f"{before}{text} left"
+    return f"{whole} s left" if whole < 60 else f"{whole // 60}:{whole % 60:02d} left"
+
+
+def _why(failure: Failure) -> str:
+    end = "" if failure.message.endswith((".", "!", "?")) else ";"
+    return f"{failure.message}{end} {failure.advice}" if failure.advice else failure.message
