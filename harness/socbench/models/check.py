@@ -86,8 +86,8 @@ def _data(card: Card, fetch: bool) -> Iterator[str]:
     except (ModelError, FailedError) as problem:
         yield str(problem)
         return
-    for part in parts:
-        yield from (f"{card.model}: data {part.name}: {skipped}" for skipped in (part.skipped if part else ()))
+    for part in (part for part in parts if part is not None):
+        yield from (f"{card.model}: data {part.name}: {skipped}" for skipped in part.skipped)
     tested, measured = parts
     if tested is not None and measured is not None:
         common = set(tested.sha256) & set(measured.sha256)

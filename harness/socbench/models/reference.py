@@ -29,9 +29,11 @@ def reference_outputs(
     """Return ``{name: float32 (count, *shape)}``: the card's reference file on its probe inputs.
 
     Computed once by the card's reference runtime, unoptimised, and cached. A batch is computed picture by picture: a
-    reference must not depend on what else is in the batch. Raises ModelError, FailedError.
+    reference must not depend on what else is in the batch. Nothing for the null runtime's scripts. Raises ModelError, FailedError.
     """
     wanted = card.reference
+    if wanted.format == "null":
+        return {}
     variant = build(card, Variant(card.model, f"{wanted.format}-{wanted.precision}", wanted.format, wanted.precision))
     path = Path(variant.path or "")
     seeded = bool(shapes) or card.probe.source == "seeded" or len(variant.inputs) != 1
@@ -54,6 +56,8 @@ def self_reference(path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int 
     Raises ModelError (a shape that does not fit, an operation that the runtime lacks) and FailedError.
     """
     facts = inspect_file(path)
+    if facts.format == "null":
+        return {}
     missing = [spec.name for spec in facts.inputs if spec.name not in shapes]
     if missing:
         raise ModelError(f"{path.name}: no shape is given for the input {missing[0]}")

@@ -53,11 +53,11 @@ def build(card: Card, variant: Variant, *, progress: Progress | None = None) -> 
     Raises ModelError when the card's own files or data are not usable, and FailedError, naming the tool and the
     operation where it says one, when a converter fails.
     """
+    if _is_source(card, variant):
+        return _described(card, replace(variant, path=str(_source_path(card, variant.format))))
     if variant.format not in CONVERTED:
         raise ModelError(f"{variant.variant} of {card.model} cannot be made: there is no converter to {variant.format}")
     source = _source_of(card, variant)
-    if source.precision == variant.precision and source.format == variant.format:
-        return _from_source(card, variant)
     _need_tools(card, variant)
     folder = cache_folder("variants") / _key(card, variant)
     found = _load(folder, variant)
@@ -91,6 +91,14 @@ def saturates(device: Device) -> bool:
     """Say whether the device's CPU multiplies bytes with an instruction that saturates (x86 without VNNI or AMX)."""
     features = {feature.lower() for feature in device.cpu_features}
     return (device.abi or "").lower() in _X86 and not features.intersection(_DOT_PRODUCTS)
+
+
+def _is_source(card: Card, variant: Variant) -> bool:
+    """Say whether the variant is a file of the card itself (a user's own file need not be fp32)."""
+    own = (card.reference.format, card.reference.precision)
+    return variant.format in card.files and (
+        (variant.format, variant.precision) == own or (variant.precision == "fp32" and variant.format != "openvino")
+    )
 
 
 def _source_of(card: Card, variant: Variant) -> Variant:
@@ -170,29 +178,22 @@ def _need_tools(card: Card, variant: Variant) -> None:
 
 def _if_built(card: Card, variant: Variant) -> Variant:
     """Return the variant with what is known of its file without making it."""
-    if variant.format not in CONVERTED:
-        return variant
-    source = _source_of(card, variant)
-    own = card.files.get(source.format)  # type: ignore[call-overload]
-    if own is None and (source.precision == "fp32" or "onnx" not in card.files):
-        return variant
-    if source.format == variant.format and variant.precision == "fp32":
+    if _is_source(card, variant):
+        own = card.files[variant.format]  # type: ignore[index]
         path = card.folder / own.path
         size = path.stat().st_size if path.is_file() else None
         return replace(variant, path=str(path) if size else None, size_bytes=size, sha256=own.sha256)
+    source = _source_of(card, variant)
+    needed = "onnx" if source.precision != "fp32" else source.format
+    if variant.format not in CONVERTED or needed not in card.files:
+        return variant
     try:
         return _load(cache_folder("variants") / _key(card, variant), variant) or variant
     except ModelError:  # the calibration data are not here: it is not built, and build() says why it cannot be
         return variant
 
 
-def _from_source(card: Card, variant: Variant) -> Variant:
-    """Return the card's own file as a variant; what it says of itself must be what the card says."""
-    path = _source_path(card, variant.format)
-    return _described(card, replace(variant, path=str(path)), sha256=_digest(path))
-
-
-def _described(card: Card, variant: Variant, *, sha256: str | None = None) -> Variant:
+def _described(card: Card, variant: Variant) -> Variant:
     """Return the variant with the facts of its file. Raises FailedError when the file is of another precision."""
     facts = inspect_file(Path(variant.path or ""))
     if facts.precision != variant.precision:
@@ -207,7 +208,7 @@ def _described(card: Card, variant: Variant, *, sha256: str | None = None) -> Va
         variant,
         companions=facts.companions,
         size_bytes=facts.size_bytes,
-        sha256=sha256 or sha256_of_files(files),
+        sha256=sha256_of_files(files),
         inputs=with_layouts(card, facts.inputs),
         outputs=facts.outputs,
     )
