@@ -137,17 +137,23 @@ def single_command(*, epilog: str) -> tuple[typer.Typer, Decorator]:
 
 
 def examples(*lines: str) -> str:
-    """Return an epilog that shows ``lines`` as they are (Click rewraps a paragraph unless it starts with a \\b)."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+    """Return an epilog that shows ``lines``, their comments (after two spaces) in one column where there is room.
+
+    Click rewraps a paragraph unless it starts with a \\b.
+    """
+    parts = [line.partition("  # ") for line in lines]
+    column = max((len(command) for command, mark, _ in parts if mark), default=0)
+    shown = [f"  {command:<{column}}  # {comment}" if mark else f"  {command}" for command, mark, comment in parts]
+    return "\b\nExamples:\n" + "\n".join(shown)
 
 
 root = typer.Typer(
     cls=LazyGroup, name="socbench", add_completion=False, rich_markup_mode=None, context_settings=SETTINGS,
     epilog=examples(
-        "socbench run                          benchmark this machine (about three minutes)",
-        "socbench run my.tflite --threads 4    measure your own model",
+        "socbench run  # benchmark this machine (about three minutes)",
+        "socbench run my.tflite --threads 4  # measure your own model",
         "socbench report latest -o report.html",
-        "socbench run --help                   options of a command, with examples",
+        "socbench run --help  # options of a command, with examples",
     ),
 )  # fmt: skip
 

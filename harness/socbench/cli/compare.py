@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 app, command = single_command(
     epilog=examples(
-        "socbench compare before after                        two sessions by their labels",
-        "socbench compare latest --by runtime                 the runtimes of one session",
-        "socbench compare latest                              the arms of a session run with --ab",
+        "socbench compare before after  # two sessions by their labels",
+        "socbench compare latest --by runtime  # the runtimes of one session",
+        "socbench compare latest  # the arms of a session run with --ab",
         "socbench compare main latest --fail-above 5% --junit gate.xml",
     )
 )

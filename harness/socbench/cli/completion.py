@@ -11,8 +11,8 @@ from socbench.errors import UsageError
 
 app, command = single_command(
     epilog=examples(
-        'eval "$(socbench completion bash)"      in ~/.bashrc',
-        'eval "$(socbench completion zsh)"       in ~/.zshrc, after compinit',
+        'eval "$(socbench completion bash)"  # in ~/.bashrc',
+        'eval "$(socbench completion zsh)"  # in ~/.zshrc, after compinit',
         "socbench completion fish > ~/.config/fish/completions/socbench.fish",
     )
 )
@@ -55,7 +55,9 @@ _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 @command
 def completion(
-    shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", autocompletion=lambda: list(_SCRIPTS))],
+    shell: Annotated[
+        str, typer.Argument(metavar="bash|zsh|fish", help="The shell.", autocompletion=lambda: list(_SCRIPTS))
+    ],
 ) -> None:
     """Print the completion script of a shell; sessions, models, devices and options are completed."""
     if shell not in _SCRIPTS:

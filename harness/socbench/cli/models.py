@@ -20,11 +20,11 @@ app, command = command_group(
     "List, show, build, check and add models.",
     default="list",
     epilog=examples(
-        "socbench models                  what there is to measure",
-        "socbench models show resnet8     its card and the files of every precision",
-        "socbench models build resnet8    make the files now rather than at the first run",
+        "socbench models  # what there is to measure",
+        "socbench models show resnet8  # its card and its files",
+        "socbench models build resnet8  # make the files now",
         "socbench models add my.onnx --calibration pictures/",
-        "socbench models check            check every card",
+        "socbench models check  # check every card",
     ),
 )
 

@@ -15,10 +15,10 @@ from socbench.errors import FailedError
 
 app, command = single_command(
     epilog=examples(
-        "socbench report -o report.html               the latest session, one self-contained file",
-        "socbench report before after -o both.html    several sessions",
-        "socbench report latest -o table.md           the tables as Markdown (or .csv, .json)",
-        "socbench report latest -o figure.png         the figures (or .svg, .pdf)",
+        "socbench report -o report.html  # the latest session",
+        "socbench report before after -o both.html  # several sessions",
+        "socbench report latest -o table.md  # or .csv, .json",
+        "socbench report latest -o figure.png  # or .svg, .pdf",
     )
 )
 

@@ -18,9 +18,9 @@ app, command = command_group(
     "List, show, query, label, move and remove sessions of the results store.",
     default="list",
     epilog=examples(
-        "socbench results                       all sessions",
+        "socbench results  # all sessions",
         "socbench results show latest",
-        "socbench results trials before --json  every row, for scripts",
+        "socbench results trials before --json  # every row, for scripts",
         "socbench results label latest before",
         "socbench results export latest -o run.zip",
         "socbench results sql 'SELECT session, count(*) FROM samples GROUP BY ALL'",

@@ -13,14 +13,14 @@ from socbench.errors import UsageError
 
 app, command = single_command(
     epilog=examples(
-        "socbench run                               this machine, suite quick",
+        "socbench run  # this machine, suite quick",
         "socbench run resnet8 --runtime litert,onnxruntime --precision int8",
-        "socbench run my.tflite --threads 4         your own file, as it is",
+        "socbench run my.tflite --threads 4  # your own file, as it is",
         "socbench run my.onnx --shape image=1,3,224,224",
         "socbench run -d local,ssh:pi@board --label 'board against laptop'",
         "socbench run resnet8 --ab runtime=litert runtime=onnxruntime",
-        "socbench run --plan-only                   what would run, and how long",
-        "socbench run --resume latest               go on with an interrupted session",
+        "socbench run --plan-only  # what would run, and how long",
+        "socbench run --resume latest  # go on with an interrupted session",
     )
 )
 

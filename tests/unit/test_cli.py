@@ -1,0 +1,290 @@
+"""The command line's parts: sentences of errors, readers of values, JSON, completion, live lines."""
+
+import errno
+import io
+import json
+import math
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+import typer.core
+from hypothesis import given
+from hypothesis import strategies as st
+from socbench.cli import complete, options
+from socbench.cli.application import command_summaries, root
+from socbench.cli.outermost import explain, nearest
+from socbench.cli.output import print_json, printable
+from socbench.cli.progress import LiveProgress, PlainProgress, device_line, is_live
+from socbench.errors import AgentError, ChannelError, Interrupted, StoreError, UsageError
+from socbench.records import Failure, TrialPlan
+from socbench.session import DeviceProgress
+
+TRIAL = TrialPlan("t001", "local", "resnet8", "onnx-int8-reduced", "onnx", "int8", "onnxruntime", "cpu:mlas")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("no model x"), 2),
+        (StoreError("disk full"), 1),
+        (AgentError("crashed"), 1),
+        (ChannelError("cable"), 1),
+        (Interrupted("stopped"), 130),
+        (KeyboardInterrupt(), 130),
+        (OSError(errno.ENOSPC, "No space left on device", "/store/x"), 1),
+        (ValueError("odd"), 1),
+    ],
+)
+def test_every_error_has_the_exit_code_of_its_class(error: BaseException, code: int) -> None:
+    text, found = explain(error)
+    assert found == code
+    assert text
+    assert "\n" not in text
+
+
+def test_a_bug_asks_for_a_report_and_names_debug() -> None:
+    text, _ = explain(ValueError("odd"))
+    assert "bug in socbench" in text
+    assert "ValueError: odd" in text
+    assert "--debug" in text
+
+
+def test_a_full_disk_is_no_bug_and_names_the_file() -> None:
+    assert (
+        explain(OSError(errno.ENOSPC, "No space left on device", "/store/x"))[0] == "/store/x: no space left on device"
+    )
+
+
+def test_the_nearest_name_is_named_and_a_far_one_is_not() -> None:
+    assert nearest("--devcie", ["--device", "--delegate"]) == "; did you mean --device?"
+    assert nearest("zzz", ["--device"]) == ""
+
+
+def test_values_may_be_repeated_or_take_commas_and_count_once() -> None:
+    assert options.listed(["cpu,gpu", "npu", " cpu ", ""]) == ("cpu", "gpu", "npu")
+    assert options.listed(None) == ()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("30s", 30), ("30m", 1800), ("1.5h", 5400), (".5", 0.5)])
+def test_times_are_read_with_their_unit(text: str, seconds: float) -> None:
+    assert options.seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "m", "1d", "1e3", "nan", "inf", "1 m 2", "99999999h"])
+def test_what_is_no_time_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="30m"):
+        options.seconds(text)
+
+
+@pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0.05", 0.05), ("0", 0), ("1.5 %", 0.015)])
+def test_shares_are_read_in_per_cent_or_as_fraction(text: str, share: float) -> None:
+    assert math.isclose(options.fraction(text), share)
+
+
+@pytest.mark.parametrize("text", ["5", "100%", "-1%", "x", "", "%", "1e-2"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="5%"):
+        options.fraction(text)
+
+
+def test_shapes_are_read_by_input_even_when_the_name_has_an_equals_sign() -> None:
+    assert options.shapes(["image=1,3,224,224", "a=b=7"]) == {"image": (1, 3, 224, 224), "a=b": (7,)}
+
+
+@pytest.mark.parametrize("word", ["image", "=1,2", "image=", "image=1,x", "image=0,3", "image=1,,3", "image=-1"])
+def test_what_is_no_shape_is_refused(word: str) -> None:
+    with pytest.raises(typer.BadParameter, match="image=1,3,224,224"):
+        options.shapes([word])
+
+
+def test_an_input_with_two_shapes_is_refused() -> None:
+    with pytest.raises(typer.BadParameter, match="'x' is given two shapes"):
+        options.shapes(["x=1", "x=2"])
+
+
+@given(st.text() | st.integers().map(str))
+def test_a_count_is_a_whole_number_above_zero_or_refused(text: str) -> None:
+    plain = text.isascii() and text.isdigit() and 0 < int(text) < 10**9
+    if plain:
+        assert options.count(text) == int(text)
+    else:
+        with pytest.raises(typer.BadParameter, match="whole number above 0"):
+            options.count(text)
+
+
+def _commands() -> list[tuple[str, typer.core.TyperCommand]]:
+    root_command = typer.main.get_command(root)
+    with typer.Context(root_command, info_name="socbench") as context:
+        found = [(name, root_command.get_command(context, name)) for name in root_command.list_commands(context)]
+    return found + [
+        (f"{name} {sub}", command) for name, group in found for sub, command in getattr(group, "commands", {}).items()
+    ]
+
+
+def _example_lines() -> list[str]:
+    texts = [command.epilog for _, command in _commands() if command.epilog]
+    lines = [line.strip() for text in texts for line in text.splitlines() if line.startswith("  ")]
+    return [line for line in lines if line.startswith("socbench ")]
+
+
+@pytest.mark.parametrize("line", _example_lines())
+def test_every_example_of_the_help_is_a_line_that_parses(line: str) -> None:
+    words = shlex.split(line.split(">")[0], comments=True)[1:]
+    command = typer.main.get_command(root)
+    context = typer.Context(command, info_name="socbench")
+    chosen = command.get_command(context, words[0])
+    sub = chosen.make_context(words[0], words[1:], parent=context)
+    while sub._protected_args:
+        rest = [*sub._protected_args, *sub.args]
+        name, following, rest = sub.command.resolve_command(sub, rest)
+        sub = following.make_context(name, rest, parent=sub)
+    assert sub.command.name
+
+
+def test_no_example_is_cut_off_in_a_terminal_of_80_columns() -> None:
+    for name, command in _commands():
+        for line in (command.epilog or "").splitlines():
+            assert len(line) <= 76, f"{name}: {line}"
+
+
+def test_every_option_and_argument_says_what_it_is() -> None:
+    for name, command in _commands():
+        assert command.help, name
+        for param in command.params:
+            assert getattr(param, "help", None), f"{name}: {param.name}"
+
+
+def test_json_knows_no_nan_and_writes_numpy_and_paths_plainly(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([{"a": math.nan, "b": [math.inf, 1.5], "c": np.int64(7), "d": Path("x/y"), "e": (None, True), "f": "é"}])
+    assert json.loads(capsys.readouterr().out) == [
+        {"a": None, "b": [None, 1.5], "c": 7, "d": "x/y", "e": [None, True], "f": "é"}
+    ]
+
+
+def test_json_of_nothing_is_an_empty_array(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([])
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_control_characters_of_devices_never_reach_the_terminal() -> None:
+    assert printable("a\x1b[31mb\x07\nc") == "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}\nc"
+
+
+def test_every_module_that_says_it_is_a_command_has_an_application() -> None:
+    import importlib
+
+    summaries = command_summaries()
+    assert list(summaries)[:5] == ["run", "report", "compare", "results", "models"]
+    for name, summary in summaries.items():
+        assert isinstance(importlib.import_module(f"socbench.cli.{name}").app, typer.Typer)
+        assert 10 < len(summary) <= 62, f"{name}: the summary must fit on one line of 80 columns"
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 200])
+@pytest.mark.parametrize("device", ["local", "ssh:somebody@a-board-with-a-long-name.example.org"])
+def test_a_live_line_never_reaches_the_last_column(width: int, device: str) -> None:
+    state = DeviceProgress(device, "measure", 3, 54, TRIAL, 2, 1234.5, 54300, 169.0)
+    line = device_line(state, width)
+    assert len(line) < width
+    assert "\n" not in line
+
+
+def test_a_wide_live_line_says_everything_and_a_narrow_one_keeps_place_and_time() -> None:
+    state = DeviceProgress("local", "measure", 3, 54, TRIAL, 2, 1234.5, 54300, 169.0)
+    assert device_line(state, 200) == (
+        "local  4/54  resnet8 int8-reduced onnxruntime cpu:mlas #2  1,234/s  54 °C  2:49 left"
+    )
+    assert device_line(state, 44) == "local  4/54  resnet8 int8-reduc…  2:49 left"
+    unknown = DeviceProgress("local", "load", 0, 2, TRIAL, 1)
+    assert device_line(unknown, 200) == "local  1/2  resnet8 int8-reduced onnxruntime cpu:mlas #1  loading"
+
+
+def test_the_time_left_goes_on_while_nothing_is_reported() -> None:
+    state = DeviceProgress("local", "measure", 3, 54, TRIAL, 2, left_s=30.0)
+    assert device_line(state, 100, age_s=12.0).endswith("18 s left")
+    assert device_line(state, 100, age_s=99.0).endswith("0 s left")
+
+
+def test_the_plain_log_has_one_line_a_repetition_and_names_why_a_trial_failed() -> None:
+    stream = io.StringIO()
+    log = PlainProgress(stream)
+    for phase in ("load", "warmup", "measure"):
+        log.update(DeviceProgress("local", phase, 0, 2, TRIAL, 1, left_s=61.0))
+    log.update(DeviceProgress("local", "load", 1, 2, TRIAL, 2))
+    log.trial_ended(TRIAL, "done", None)
+    log.trial_ended(TRIAL, "failed", Failure("crashed", "the runtime died of signal 11", "try another version"))
+    log.message("a\x1b[2Jb")
+    assert stream.getvalue().splitlines() == [
+        "[1/2] local resnet8 int8-reduced onnxruntime cpu:mlas #1, 1:01 left",
+        "[2/2] local resnet8 int8-reduced onnxruntime cpu:mlas #2",
+        "local resnet8 int8-reduced onnxruntime cpu:mlas: failed: the runtime died of signal 11; try another version",
+        "a\N{REPLACEMENT CHARACTER}[2Jb",
+    ]
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_live_line_is_drawn_only_on_a_terminal_that_can() -> None:
+    assert is_live(FakeTerminal(), {"TERM": "xterm"})
+    assert not is_live(FakeTerminal(), {"TERM": "dumb"})
+    assert not is_live(FakeTerminal(), {"TERM": "xterm", "NO_COLOR": "1"})
+    assert not is_live(io.StringIO(), {"TERM": "xterm"})
+
+
+def test_live_progress_draws_each_device_and_leaves_only_the_sentences() -> None:
+    from rich.console import Console
+
+    terminal = FakeTerminal()
+    live = LiveProgress(Console(file=terminal, force_terminal=True, width=100, highlight=False, color_system=None))
+    live.update(DeviceProgress("local", "measure", 0, 2, TRIAL, 1, 50.0, None, 61.0))
+    live.message("waiting for local [bold]: 7 has it")
+    live._live.refresh()
+    live.close()
+    drawn = terminal.getvalue()
+    assert "local  1/2  resnet8 int8-reduced onnxruntime cpu:mlas #1  50/s  1:0" in drawn
+    assert "waiting for local [bold]: 7 has it" in drawn
+
+
+@pytest.fixture
+def store_of_sessions(tmp_path: Path) -> Path:
+    for number, label in enumerate(["before", "evil$(id)", "two words", None]):
+        folder = tmp_path / "sessions" / f"20261124-000{number}-abcd"
+        folder.mkdir(parents=True)
+        document = {"session": folder.name, "label": label, "devices": [{"device": "adb:R58M"}]}
+        (folder / "session.json").write_text(json.dumps(document))
+    (tmp_path / "sessions" / "20261124-0009-torn").mkdir()
+    (tmp_path / "sessions" / "20261124-0009-torn" / "session.json").write_text("{")
+    return tmp_path
+
+
+class FakeContext:
+    def __init__(self, store: Path) -> None:
+        self.params = {"store": store}
+
+
+def test_completion_offers_sessions_and_labels_that_a_shell_takes_as_one_word(store_of_sessions: Path) -> None:
+    context = FakeContext(store_of_sessions)
+    assert complete.sessions(context, "") == ["latest", "before"] + [
+        f"20261124-000{number}-abcd" for number in (3, 2, 1, 0)
+    ]
+    assert complete.sessions(context, "be") == ["before"]
+    assert complete.sessions(FakeContext(store_of_sessions / "missing"), "") == ["latest"]
+
+
+def test_completion_goes_on_after_a_comma_and_offers_no_value_twice() -> None:
+    assert complete.precisions("fp32,fp") == ["fp32,fp16"]
+    assert "litert" in complete.runtimes("")
+
+
+def test_completion_knows_the_devices_of_earlier_sessions(
+    store_of_sessions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOCBENCH_STORE", str(store_of_sessions))
+    assert complete.devices(None, "") == ["local", "adb:R58M"]
+    assert complete.devices(None, "local,a") == ["local,adb:R58M"]
