@@ -2,7 +2,7 @@
 -- ops, outputs) are docs/results-format.md with the column `session` in front. Percentiles are computed here, on read;
 -- none is stored. `socbench results sql QUERY` sees everything below.
 
--- One row a repetition: what its measured samples say. quantile_cont interpolates between the two nearest samples.
+-- One row a finished repetition: what its measured samples say. quantile_cont interpolates between the two nearest samples.
 CREATE VIEW repetition_latency AS
 SELECT
     session, trial, repetition,
@@ -14,10 +14,12 @@ SELECT
     min(start_ns) AS start_ns,
     max(start_ns + latency_ns) AS end_ns
 FROM samples
+SEMI JOIN (SELECT session, trial, repetition FROM repetitions WHERE status = 'done') AS finished
+    USING (session, trial, repetition)
 WHERE phase = 2
 GROUP BY ALL;
 
--- One row a trial: percentiles of all its measured samples. p99 of fewer than 300 samples would be one of the three
+-- One row a trial: percentiles of all measured samples of its finished repetitions. p99 of fewer than 300 samples would be one of the three
 -- largest, so it is null, and p90 with it.
 CREATE VIEW trial_latency AS
 SELECT
@@ -27,6 +29,8 @@ SELECT
     CASE WHEN count(*) >= 300 THEN quantile_cont(latency_ns, 0.90) END AS latency_p90_ns,
     CASE WHEN count(*) >= 300 THEN quantile_cont(latency_ns, 0.99) END AS latency_p99_ns
 FROM samples
+SEMI JOIN (SELECT session, trial, repetition FROM repetitions WHERE status = 'done') AS finished
+    USING (session, trial, repetition)
 WHERE phase = 2
 GROUP BY ALL;
 

@@ -53,7 +53,7 @@ class Across:
 
 def identity(row: TrialRow) -> Key:
     """Return what makes rows of different sessions the same thing measured again: key and conditions."""
-    return tuple(_plain(row, field) for field in KEY + CONDITIONS)
+    return tuple(_plain(row, field) for field in (*KEY, *CONDITIONS))
 
 
 def compare(
@@ -204,7 +204,7 @@ def _pair(
     return _measured(none, base, candidate, margin, across, paired=paired)
 
 
-FREED_SHOWN: Final = frozenset(KEY + ("threads", "batch", "environment"))
+FREED_SHOWN: Final = frozenset((*KEY, "threads", "batch", "environment"))
 Decision = Literal["faster", "slower", "no_difference", "cannot_tell", "not_comparable", "missing", "failed"]
 
 

@@ -1,0 +1,329 @@
+"""Builds the rows of ``results trials``: facts from the store, statements from ``analysis``."""
+
+from __future__ import annotations
+
+import json
+import statistics as plain
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from socbench.analysis import accuracy as metrics
+from socbench.analysis import statistics, throttling, verdicts
+from socbench.records import Device, Failure, Json, TelemetrySeries, TrialRow
+from socbench.store.outputs import Outputs
+from socbench.store.reader import Database, read_document
+
+_DELEGATION_ORDER = ("fell_back", "partial", "unknown", "full")
+_DONE_FACTS = tuple(verdicts.RepetitionFacts.__dataclass_fields__)
+
+
+def trial_rows_of(database: Database, folder: Path, *, latency_only: bool = False) -> list[TrialRow]:
+    """Return the rows of one session of the database, by trial id. ``latency_only`` leaves out all but key and p50."""
+    return _Session(database, folder, latency_only=latency_only).rows()
+
+
+def devices_of(document: Json) -> tuple[Device, ...]:
+    """Return the devices of a session; entries that make no sense are left out."""
+    found = []
+    for entry in document.get("devices") or []:
+        try:
+            found.append(msgspec.convert(entry, Device))
+        except msgspec.ValidationError:
+            continue
+    return tuple(found)
+
+
+def parsed(text: str | None) -> Any:
+    """Return JSON text of the store as a value; ``None`` for null and for what is no JSON."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def failure_of(text: str | None) -> Failure | None:
+    """Return the failure in a column ``error``."""
+    value = parsed(text)
+    if not isinstance(value, dict):
+        return None
+    advice = value.get("advice")
+    return Failure(str(value.get("code")), str(value.get("message")), None if advice is None else str(advice))
+
+
+class _Session:
+    """What is read once for all rows of a session."""
+
+    def __init__(self, database: Database, folder: Path, *, latency_only: bool) -> None:
+        self.database = database
+        self.session = folder.name
+        self.document = read_document(folder)
+        self.latency_only = latency_only
+        self.devices = {device.device: device for device in devices_of(self.document)}
+        self.trials = self._query("SELECT * FROM trials WHERE session = ? ORDER BY trial")
+        self.repetitions = self._repetitions()
+        self.medians = self._query("SELECT * FROM repetition_latency WHERE session = ? ORDER BY trial, repetition")
+        self.tails = (
+            {}
+            if latency_only
+            else {row["trial"]: row for row in self._query("SELECT * FROM trial_latency WHERE session = ?")}
+        )
+        self.outputs = None if latency_only else Outputs(database, self.session, self.document)
+        self.accuracies = {} if latency_only else self._accuracies()
+
+    def _query(self, query: str) -> list[Json]:
+        return self.database.rows(query, [self.session])
+
+    def _repetitions(self) -> dict[str, dict[int, Json]]:
+        found: dict[str, dict[int, Json]] = {}
+        for row in self._query("SELECT * FROM repetitions WHERE session = ? AND status = 'done' ORDER BY repetition"):
+            found.setdefault(row["trial"], {})[row["repetition"]] = row
+        return found
+
+    def _accuracies(self) -> dict[tuple[str, ...], metrics.Accuracy]:
+        assert self.outputs is not None
+        found = {}
+        for trial in self.trials:
+            if trial["scenario"] == "accuracy" and trial["status"] == "done":
+                one = self.outputs.accuracy_of(trial, self.repetitions.get(trial["trial"], {}))
+                if one is not None:
+                    found[_accuracy_key(trial)] = one
+        return found
+
+    def rows(self) -> list[TrialRow]:
+        """Return all rows."""
+        return [self._row(trial) for trial in self.trials]
+
+    def _row(self, trial: Json) -> TrialRow:
+        done = self.repetitions.get(trial["trial"], {})
+        row = self._facts(trial, list(done.values()))
+        if trial["status"] in ("done", "interrupted") and trial["scenario"] != "accuracy":
+            row = self._with_latency(row)
+        if self.latency_only:
+            return row
+        row = self._with_answers(row, trial, done)
+        arrays = self._arrays(trial["trial"]) if row.latency_p50_ns is not None else {}
+        if row.scenario == "sustained" and arrays:
+            row = replace(row, thermal=self._thermal(row.device, *next(iter(arrays.values()))))
+        found = verdicts.verdict(self._verdict_facts(row, trial, done, arrays))
+        return row if found is None else replace(row, verdict=found.verdict, reasons=found.reasons)
+
+    def _facts(self, trial: Json, done: list[Json]) -> TrialRow:
+        worst = min(done, key=lambda one: _DELEGATION_ORDER.index(one["delegation"] or "unknown"), default={})
+        device = self.devices.get(trial["device"])
+        memory = [one["peak_memory_bytes"] for one in done if one["peak_memory_bytes"] is not None]
+        shapes = parsed(trial["shapes"]) or {}
+        taken: dict[str, Any] = {name: trial[name] for name in _TAKEN.split()}
+        taken.update(dict.fromkeys(_UNKNOWN.split()))
+        return TrialRow(
+            **taken,
+            session=self.session,
+            soc=device.soc if device else None,
+            runtime_version=worst.get("runtime_version"),
+            delegate_effective=worst.get("delegate_effective"),
+            accelerator=worst.get("accelerator"),
+            delegation=worst.get("delegation") or "unknown",
+            delegation_evidence=worst.get("delegation_evidence") or "none",
+            nodes_total=worst.get("nodes_total"),
+            nodes_delegated=worst.get("nodes_delegated"),
+            partitions=worst.get("partitions"),
+            precision_effective=worst.get("precision_effective"),
+            threads_effective=worst.get("threads_effective"),
+            shapes={str(name): tuple(shape) for name, shape in shapes.items()},
+            error=failure_of(trial["error"]),
+            verdict=None,
+            reasons=(),
+            repetitions=len(done),
+            samples=0,
+            first_ns=_median(one["first_ns"] for one in done),
+            load_ns=_median(one["load_ns"] for one in done),
+            import_ns=_median(one["import_ns"] for one in done),
+            peak_memory_bytes=max(memory, default=None),
+            os_build=device.os_build if device else None,
+            device_name=device.name if device else trial["device"],
+            device_key=device.key if device else trial["device"],
+            device_emulated=device.emulated if device else False,
+            label=self.document.get("label"),
+            started=str(self.document.get("started") or ""),
+            settings=parsed(trial["settings"]) or {},
+            power_source=next((power["source"] for one in done if (power := _power(one)).get("source")), None),
+        )
+
+    def _with_latency(self, row: TrialRow) -> TrialRow:
+        medians = [one for one in self.medians if one["trial"] == row.trial]
+        centre = statistics.centre([one["latency_p50_ns"] for one in medians])
+        if centre is None:
+            return row
+        tail = self.tails.get(row.trial, {})
+        return replace(
+            row,
+            samples=sum(one["samples"] for one in medians),
+            latency_p50_ns=centre.value,
+            latency_p50_low_ns=centre.low,
+            latency_p50_high_ns=centre.high,
+            latency_p90_ns=tail.get("latency_p90_ns"),
+            latency_p99_ns=tail.get("latency_p99_ns"),
+            repetition_medians_ns=tuple(float(one["latency_p50_ns"]) for one in medians),
+            repetition_numbers=tuple(int(one["repetition"]) for one in medians),
+        )
+
+    def _with_answers(self, row: TrialRow, trial: Json, done: Mapping[int, Json]) -> TrialRow:
+        assert self.outputs is not None
+        row = replace(row, fidelity=self.outputs.fidelity_of(trial, done))
+        found = self.accuracies.get(_accuracy_key(trial))
+        if found is None:
+            return row
+        row = replace(
+            row,
+            accuracy=found.value,
+            accuracy_low=found.low,
+            accuracy_high=found.high,
+            accuracy_metric=found.metric,
+            accuracy_count=found.count,
+        )
+        base = self._fp32(trial)
+        delta = None if base is None or base is found else metrics.paired_difference(base, found)
+        if delta is None:
+            return row
+        return replace(row, accuracy_delta=delta.value, accuracy_delta_low=delta.low, accuracy_delta_high=delta.high)
+
+    def _fp32(self, trial: Json) -> metrics.Accuracy | None:
+        """Return the accuracy of the fp32 row of the same runtime: on the same delegate, else on a CPU one."""
+        near = [
+            other
+            for other in self.trials
+            if other["precision"] == "fp32"
+            and all(other[name] == trial[name] for name in ("device", "model", "runtime", "environment"))
+            and _accuracy_key(other) in self.accuracies
+        ]
+        same = [other for other in near if other["delegate"] == trial["delegate"]]
+        cpu = [other for other in near if other["delegate"].startswith("cpu")]
+        chosen = next(iter(same or cpu), None)
+        return None if chosen is None else self.accuracies[_accuracy_key(chosen)]
+
+    def _arrays(self, trial: str) -> dict[int, tuple[Any, Any]]:
+        """Return ``{repetition: (start_ns, latency_ns)}`` of the measured samples of finished repetitions."""
+        import numpy as np
+
+        query = (
+            "SELECT repetition, start_ns, latency_ns FROM samples WHERE session = ? AND trial = ? AND phase = 2 "
+            "ORDER BY repetition, start_ns"
+        )
+        columns = self.database.arrays(query, [self.session, trial])
+        numbers, firsts = np.unique(columns["repetition"], return_index=True)
+        starts, latencies = (np.split(columns[name], firsts[1:]) for name in ("start_ns", "latency_ns"))
+        return {
+            int(number): (starts[place], latencies[place])
+            for place, number in enumerate(numbers)
+            if int(number) in self.repetitions.get(trial, {})
+        }
+
+    def _thermal(self, device: str, start_ns: Any, latency_ns: Any) -> Json:
+        series = telemetry_series(self.database, self.session, device, int(start_ns[0]), int(start_ns[-1]))
+        found = asdict(throttling.analyse_sustained(start_ns, latency_ns, series))
+        found["segments"] = [dict(segment) for segment in found["segments"]]
+        return found
+
+    def _verdict_facts(
+        self, row: TrialRow, trial: Json, done: Mapping[int, Json], arrays: Mapping[int, tuple[Any, Any]]
+    ) -> verdicts.TrialFacts:
+        device = self.devices.get(row.device)
+        heat = self._heat(row.device, row.trial)
+        return verdicts.TrialFacts(
+            status=row.status,
+            scenario=row.scenario,
+            device=row.device,
+            delegate=row.delegate,
+            precision=row.precision,
+            threads=row.threads,
+            repetitions=tuple(_repetition_facts(one, arrays.get(number)) for number, one in done.items()),
+            device_cores=sum(len(cluster.cpus) for cluster in device.cores) or None if device else None,
+            device_emulated=row.device_emulated,
+            min_count=row.settings.get("min_count"),
+            fidelity=row.fidelity,
+            **heat,
+        )
+
+    def _heat(self, device: str, trial: str) -> Json:
+        """Return what telemetry says of caps, thermal status and temperature while this trial was measured."""
+        query = """
+            WITH during AS (
+                SELECT telemetry.kind, telemetry.source, telemetry.value
+                FROM telemetry JOIN repetition_latency AS timed USING (session, trial, repetition)
+                WHERE telemetry.session = $1 AND trial = $3 AND t_ns BETWEEN start_ns AND end_ns),
+            highest AS (
+                SELECT source, max(value) AS value FROM telemetry
+                WHERE session = $1 AND device = $2 AND kind = 'clock_cap_khz' GROUP BY source),
+            caps AS (
+                SELECT during.source, min(during.value / highest.value) AS share
+                FROM during JOIN highest USING (source)
+                WHERE kind = 'clock_cap_khz' AND highest.value > 0 GROUP BY during.source)
+            SELECT
+                (SELECT min(share) FROM caps) AS lowest_cap,
+                (SELECT arg_min(source, share) FROM caps) AS capped_source,
+                (SELECT max(value) FROM during WHERE kind = 'thermal_status') AS highest_thermal_status,
+                (SELECT bool_or(value IS NOT NULL) FROM telemetry
+                 WHERE session = $1 AND device = $2 AND kind = 'temperature_milli_c') AS temperature_seen
+        """
+        return self.database.rows(query, [self.session, device, trial])[0]
+
+
+_TAKEN = (
+    "trial device model variant recipe format size_bytes runtime environment delegate precision threads cores batch "
+    "scenario status model_sha256 ab_arm"
+)
+_UNKNOWN = (
+    "latency_p50_ns latency_p50_low_ns latency_p50_high_ns latency_p90_ns latency_p99_ns accuracy accuracy_low "
+    "accuracy_high accuracy_metric accuracy_count accuracy_delta accuracy_delta_low accuracy_delta_high fidelity"
+)
+
+
+def _accuracy_key(trial: Json) -> tuple[str, ...]:
+    """Return what joins accuracy to latency within one session."""
+    return tuple(str(trial[name]) for name in ("device", "environment", "model", "variant", "runtime", "delegate"))
+
+
+def _median(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(plain.median(known)) if known else None
+
+
+def _power(repetition: Json) -> Json:
+    return _object(repetition["power_before"])
+
+
+def _object(text: str | None) -> Json:
+    value = parsed(text)
+    return value if isinstance(value, dict) else {}
+
+
+def _repetition_facts(row: Json, arrays: tuple[Any, Any] | None) -> verdicts.RepetitionFacts:
+    facts = {name: row[name] for name in _DONE_FACTS if name in row}
+    for name in ("power_before", "power_after", "cool_down", "details"):
+        facts[name] = _object(row[name])
+    return verdicts.RepetitionFacts(**facts, shape=None if arrays is None else statistics.shape(arrays[1]))
+
+
+def telemetry_series(
+    database: Database, session: str, device: str, from_ns: int | None = None, to_ns: int | None = None
+) -> tuple[TelemetrySeries, ...]:
+    """Return the readable sensors of a device, each in time order; from and to are inclusive."""
+    import numpy as np
+
+    query = (
+        "SELECT kind, source, t_ns, value FROM telemetry WHERE session = ? AND device = ? AND value IS NOT NULL "
+        "AND t_ns BETWEEN coalesce(?, t_ns) AND coalesce(?, t_ns) ORDER BY kind, source, t_ns"
+    )
+    found: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for row in database.rows(query, [session, device, from_ns, to_ns]):
+        found.setdefault((row["kind"], row["source"]), []).append((row["t_ns"], row["value"]))
+    series = []
+    for (kind, source), points in found.items():
+        t_ns, value = cast(Any, np.array(points, np.int64)).T
+        series.append(TelemetrySeries(device, kind, source, t_ns.copy(), value.copy()))
+    return tuple(series)
