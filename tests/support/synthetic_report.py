@@ -308,7 +308,7 @@ def several_devices(sustained: bool = False) -> ReportData:
             one = row(
                 "litert", precision, trial=f"d{index}t{number}", device=device.device, device_name=name, device_key=device.key, soc=soc,
                 delegate=delegate, delegate_effective=delegate, latency_p50_ns=p50, latency_p50_low_ns=p50 * 0.97, latency_p50_high_ns=p50 * 1.03,
-                latency_p99_ns=p50 * 1.4, accuracy_count=1000, accuracy_delta=-0.018 if delegate[0] == "n" else -0.001,
+                latency_p99_ns=p50 * 1.4, accuracy_count=1000, accuracy=0.72 - (0.018 if delegate[0] == "n" else 0.001 * number), accuracy_delta=-0.018 if delegate[0] == "n" else -0.001,
                 accuracy_delta_low=-0.03 if delegate[0] == "n" else -0.004, accuracy_delta_high=-0.006 if delegate[0] == "n" else 0.002,
             )  # fmt: skip
             if delegate[0] == "n" and index == 2:

@@ -44,7 +44,7 @@ FONT: Final = 9.0
 WIDTH: Final = 7.6
 """Inches; the page scales it, 1 inch is 72 of the SVG's units."""
 
-_RC: Final = {
+_RC: Final[Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "socbench",
     "text.parse_math": False,
@@ -90,9 +90,11 @@ class Figure:
 
 def new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
     """A figure of the common width with a grid of axes (always a two-dimensional array)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MatplotlibFigure
 
     figure = MatplotlibFigure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
@@ -249,7 +251,7 @@ def add_title(drawn: Any, figure: Figure) -> None:
     """Write title and caption into the picture, in room of their own."""
     import textwrap
 
-    title = textwrap.wrap(figure.title, 78) or [""]
+    title = textwrap.wrap(figure.title, 70) or [""]
     caption = textwrap.wrap(figure.caption, 118)
     height = drawn.get_figheight()
     above, below = 0.24 * len(title) + 0.1, 0.16 * len(caption) + 0.1

@@ -60,9 +60,9 @@ def accuracy_against_latency(section: ranking.Section, slug: str) -> Figure | No
     return Figure(
         name=f"accuracy-latency-{slug}",
         title=_accuracy_title(fronts, devices, ctx),
-        caption=f"{section.title}: {names.count(len(everything), 'row')}, accuracy on {inputs}; whiskers are the 95 % "
-        f"interval of the median. The line joins rows that no trusted row beats in both.{own}",
-        alt=f"Scatter of accuracy against median latency for {names.count(len(everything), 'row')}; the Pareto front is "
+        caption=f"{section.title}: {names.count(len(everything), 'row')}, accuracy on {inputs}; whiskers are the "
+        f"95 % interval of the median. The line joins rows that no trusted row beats in both.{own}",
+        alt=f"Accuracy against median latency of {names.count(len(everything), 'row')}; the Pareto front is "
         + names.listing([figure_base.short_name(row) for found in fronts.values() for row in found], 6)
         + ".",
         draw=draw,
@@ -156,19 +156,20 @@ def distributions(data: ReportData, section: ranking.Section, slug: str) -> Figu
     quantiles = [np.percentile(latency, (0.5, 50, 90, 99, 99.5)) / ctx.time.factor for _, _, latency in lanes]
 
     def draw() -> Any:
-        figure, grid = figure_base.new_figure(0.7 + 0.31 * len(lanes))
+        figure, grid = figure_base.new_figure(0.75 + 0.31 * len(lanes))
         axes = grid[0, 0]
-        figure_base.latency_axis(
-            axes, min(q[0] for q in quantiles), max(q[4] for q in quantiles) * 1.08, ctx.time.symbol
-        )
-        axes.set_xlabel(axes.get_xlabel() + ", one inference")
-        limits = axes.get_xlim()
+        limits = _relative_axis(axes, quantiles)
         for number, (_, row, latency) in enumerate(lanes):
-            _lane(axes, -number, latency / ctx.time.factor, quantiles[number], row, limits)
-        ticks = [labels[row.session, row.trial] + _lane_suffix(row, device, section) for device, row, _ in lanes]
+            median = quantiles[number][1]
+            _lane(axes, -number, latency / (ctx.time.factor * median), quantiles[number] / median, row, limits)
+        ticks = [
+            f"{labels[row.session, row.trial]}{_lane_suffix(row, device, section)}  {numbers.significant(float(q[1]))}"
+            for (device, row, _), q in zip(lanes, quantiles, strict=True)
+        ]
         axes.set_yticks([-number + 0.25 for number in range(len(lanes))], ticks)
         axes.tick_params(axis="y", labelcolor=figure_base.TEXT)
         axes.set_ylim(-len(lanes) + 0.6, 1.1)
+        axes.set_title(f"median {ctx.time.symbol}  ", loc="right", x=0, color=figure_base.MUTED, pad=2)
         axes.spines["left"].set_visible(False)
         return figure
 
@@ -177,9 +178,8 @@ def distributions(data: ReportData, section: ranking.Section, slug: str) -> Figu
     return Figure(
         name=f"latency-{slug}",
         title=_tail_title([(row, q) for (_, row, _), q in zip(lanes, quantiles, strict=True)]),
-        caption=f"{section.title}: {samples:,} measured inferences, warm-up left out, all repetitions together. Long mark: "
-        f"median; short marks: p90 and p99; dots: single inferences slower than p99 (none is hidden up to the axis's "
-        f"end).{left}",
+        caption=f"{section.title}: {samples:,} measured inferences, warm-up left out, all repetitions together. Long "
+        f"mark: median; short marks: p90 and p99; dots: single inferences slower than p99, as far as the axis goes.{left}",
         alt=f"Distributions of latency, one lane for each of {names.count(len(lanes), 'row')}, from "
         f"{numbers.significant(min(q[1] for q in quantiles))} to {numbers.significant(max(q[1] for q in quantiles))} "
         f"{ctx.time.symbol} in the median.",
@@ -203,6 +203,22 @@ def measured_ns(data: ReportData, row: TrialRow) -> Any:
     return np.concatenate(parts).astype(float) if parts else np.empty(0)
 
 
+def _relative_axis(axes: Any, quantiles: Sequence[Any]) -> tuple[float, float]:
+    """An axis of latency over the row's own median, so that shapes of fast and slow rows compare."""
+    from matplotlib.ticker import FuncFormatter
+
+    low = min(float(q[0] / q[1]) for q in quantiles)
+    high = min(max(float(q[4] / q[1]) for q in quantiles), 4.0)
+    margin = 0.04 * (high - low)
+    limits = (low - margin, high + 2 * margin)
+    axes.set_xlim(*limits)
+    axes.set_xlabel("latency of one inference over the row's own median")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} x"))
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    return limits
+
+
 def _lane_suffix(row: TrialRow, device: ranking.DeviceRows, section: ranking.Section) -> str:
     mark = {"suspect": " (suspect)", "void": " (void)"}.get(ranking.group_of(row), "")
     return mark + (f", {names.plain(device.device, 24)}" if len(section.devices) > 1 else "")
@@ -220,7 +236,7 @@ def _lane(axes: Any, base: float, values: Any, quantiles: Any, row: TrialRow, li
     axes.plot(limits, [base, base], color=figure_base.GRID, linewidth=0.6, zorder=0)
     for value, height in ((quantiles[1], 0.72), (quantiles[2], 0.3), (quantiles[3], 0.3)):
         axes.plot([value, value], [base - 0.06, base + height], color=figure_base.TEXT, linewidth=1.3)
-    beyond = np.sort(values[values > high])
+    beyond = np.sort(values[(values > high) & (values <= limits[1])])
     beyond = beyond[np.unique(np.linspace(0, beyond.size - 1, 60).astype(int))] if beyond.size else beyond
     if beyond.size:
         figure_base.specks(axes, beyond, np.full(beyond.size, base + 0.12), color=colour, linewidth=2.2, alpha=0.6)

@@ -1,0 +1,222 @@
+"""Figures over time: repetitions of a session, and continuous runs, with telemetry under them on one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from socbench.records import PHASE_MEASURED, Device, ReportData, SessionInfo, TelemetrySeries, TrialRow
+from socbench.render import figure_base, names, numbers, ranking
+from socbench.render.figure_base import Figure
+
+_PANELS: Final = (
+    (("temperature_milli_c",), "°C", 1e-3),
+    (("clock_khz", "clock_cap_khz"), "GHz", 1e-6),
+    (("thermal_status",), "status", 1.0),
+    (("power_uw",), "W", 1e-6),
+)
+_MOST_LINES: Final = 6
+
+
+def over_session(data: ReportData, session: SessionInfo, device: Device, slug: str) -> Figure | None:
+    """Each repetition's median over its row's median, in the order in which they ran."""
+    found = _repetitions(data, session, device)
+    if len(found) < 3 or len({(row.session, row.trial) for row, *_ in found}) == len(found):
+        return None
+    first = min(start for _, _, start, _ in found)
+    panels = _telemetry(data, session, device)
+
+    def draw() -> Any:
+        figure, axes = _stacked(panels, first)
+        for row, repetition_ratio, start, _ in found:
+            x = (start - first) / 1e9
+            axes.plot([x], [100 * (repetition_ratio - 1)], zorder=2, **figure_base.marks(row))
+        axes.axhline(0, color=figure_base.MUTED, linewidth=0.8, zorder=1)
+        worst = max(abs(100 * (ratio - 1)) for _, ratio, _, _ in found)
+        axes.set_ylim(-max(1.2 * worst, 1), max(1.2 * worst, 1))
+        axes.set_ylabel("deviation, %")
+        axes.grid(axis="y")
+        return figure
+
+    ratios = [ratio for _, ratio, _, _ in found]
+    low, high = 100 * (min(ratios) - 1), 100 * (max(ratios) - 1)
+    title = f"Repetitions stay within {numbers.fixed(low, 1)} to {numbers.fixed(high, 1, signed=True)} % of their row's median"
+    warmth = _warmth(panels)
+    rows = len({(row.session, row.trial) for row, *_ in found})
+    where = names.plain(device.name, 60)
+    return Figure(
+        name=f"session-{slug}",
+        title=title + warmth,
+        caption=f"{where}: {names.count(len(found), 'repetition')} of {names.count(rows, 'row')} in the order in which "
+        f"they ran, each mark the repetition's median over the row's. {_sensors(panels)}",
+        alt=f"{names.count(len(found), 'repetition')} over time, from {low:.1f} to {high:.1f} percent of their row's median.",
+        draw=draw,
+        heads=("s", "row", "repetition", "median over the row's"),
+        cells=tuple(
+            (f"{(start - first) / 1e9:,.1f}", names.row_name(row), f"{number}", f"{ratio:.4f}")
+            for row, ratio, start, number in sorted(found, key=lambda one: one[2])
+        )[:400],
+    )
+
+
+def _repetitions(data: ReportData, session: SessionInfo, device: Device) -> list[tuple[TrialRow, float, int, int]]:
+    import numpy as np
+
+    found = []
+    for row in ranking.shown_rows(data.rows):
+        if row.session != session.session or row.device != device.device or not row.latency_p50_ns:
+            continue
+        for one in data.samples.get((row.session, row.trial), ()):
+            measured = np.asarray(one.phase) == PHASE_MEASURED
+            if measured.any():
+                median = float(np.median(np.asarray(one.latency_ns)[measured]))
+                start = int(np.asarray(one.start_ns)[measured][0])
+                found.append((row, median / row.latency_p50_ns, start, one.repetition))
+    return found
+
+
+def _telemetry(
+    data: ReportData, session: SessionInfo, device: Device
+) -> list[tuple[str, float, list[TelemetrySeries]]]:
+    series = [one for one in data.telemetry.get(session.session, ()) if one.device == device.device and len(one.t_ns)]
+    panels = []
+    for kinds, unit, factor in _PANELS:
+        chosen = [one for one in series if one.kind in kinds]
+        chosen.sort(key=lambda one: (kinds.index(one.kind), -float(max(one.value)), one.source))
+        if chosen:
+            panels.append((unit, factor, chosen[:_MOST_LINES]))
+    return panels
+
+
+def _stacked(panels: Sequence[tuple[str, float, list[TelemetrySeries]]], first: int) -> tuple[Any, Any]:
+    ratios = [2.4] + [1.0] * len(panels)
+    figure, grid = figure_base.new_figure(
+        2.5 + 1.0 * len(panels), len(ratios), 1, sharex=True, gridspec_kw={"height_ratios": ratios}
+    )
+    for axes, (unit, factor, series) in zip(grid[1:, 0], panels, strict=True):
+        for number, one in enumerate(series):
+            capped = one.kind.endswith("_cap_khz")
+            style = {"color": figure_base.MUTED if number or capped else figure_base.TEXT, "linewidth": 1.1}
+            axes.plot((one.t_ns - first) / 1e9, one.value * factor, linestyle="--" if capped else "-", **style)
+        axes.set_ylabel(unit)
+        axes.locator_params(axis="y", nbins=3)
+        axes.margins(y=0.15)
+        axes.grid(axis="y")
+        _name_lines(axes, series, factor)
+    grid[-1, 0].set_xlabel("seconds since the first measured inference")
+    return figure, grid[0, 0]
+
+
+def _name_lines(axes: Any, series: Sequence[TelemetrySeries], factor: float) -> None:
+    """Name lines at their ends, leaving out those that would lie on a name already written."""
+    low, high = axes.get_ylim()
+    taken: list[float] = []
+    for one in series:
+        y = float(one.value[-1]) * factor
+        if any(abs(y - other) < 0.22 * (high - low) for other in taken):
+            continue
+        taken.append(y)
+        label = names.plain(one.source.rpartition(":")[2] or one.source, 20) + (" limit" if "cap" in one.kind else "")
+        axes.annotate(
+            label, (1, y), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
+            fontsize=figure_base.FONT - 1, color=figure_base.TEXT,
+        )  # fmt: skip
+
+
+def _warmth(panels: Sequence[tuple[str, float, list[TelemetrySeries]]]) -> str:
+    for unit, factor, series in panels:
+        if unit == "°C":
+            start, end = float(series[0].value[0]) * factor, float(max(series[0].value)) * factor
+            if end - start >= 1:
+                return f", while it warmed from {start:.0f} to {end:.0f} °C"
+    return ""
+
+
+def _sensors(panels: Sequence[tuple[str, float, list[TelemetrySeries]]]) -> str:
+    if not panels:
+        return "No temperature or clock could be read."
+    read = [names.plain(one.source, 40) for _, _, series in panels for one in series]
+    return f"Below: {names.listing(dict.fromkeys(read), 4)}."
+
+
+def continuous(data: ReportData, row: TrialRow, slug: str) -> Figure | None:
+    """A continuous run: inferences as faint dots, the rolling median as a line, the throttled part shaded."""
+    import numpy as np
+
+    from socbench.render.figure_latency import measured_ns
+
+    latency = measured_ns(data, row)
+    if latency.size < 20:
+        return None
+    parts = data.samples[row.session, row.trial]
+    start = np.concatenate([np.asarray(one.start_ns)[np.asarray(one.phase) == PHASE_MEASURED] for one in parts])
+    order = np.argsort(start, kind="stable")
+    start, latency = start[order], latency[order]
+    first = int(start[0])
+    seconds = (start - first) / 1e9
+    unit = numbers.time_unit([float(np.median(latency))])
+    session = next((one for one in data.sessions if one.session == row.session), None)
+    device = next((one for one in session.devices if one.device == row.device), None) if session else None
+    panels = _telemetry(data, session, device) if session and device else []
+    line_x, line_y = rolling_median(seconds, latency / unit.factor)
+    thermal = row.thermal or {}
+    at = thermal.get("throttle_at_s")
+
+    def draw() -> Any:
+        figure, axes = _stacked(panels, first)
+        picked = np.unique(np.linspace(0, latency.size - 1, 1500).astype(int))
+        colour = figure_base.colour_of(row.runtime)
+        figure_base.specks(
+            axes, seconds[picked], latency[picked] / unit.factor, color=colour, linewidth=1.8, alpha=0.25
+        )
+        axes.plot(line_x, line_y, color=figure_base.TEXT, linewidth=1.4)
+        axes.set_ylim(0, float(np.percentile(latency, 99.5)) / unit.factor * 1.25)
+        axes.set_xlim(0, float(seconds[-1]))
+        axes.set_ylabel(f"latency, {unit.symbol}")
+        axes.grid(axis="y")
+        if at is not None:
+            axes.axvspan(at, seconds[-1], color=figure_base.BAND, alpha=0.1, linewidth=0)
+            word = "throttled" if thermal.get("throttled") else "slowed down"
+            axes.annotate(
+                f"{word} from {at:,.0f} s", (at, 1), (4, -4), xycoords=("data", "axes fraction"),
+                textcoords="offset points", va="top", fontsize=figure_base.FONT - 1,
+            )  # fmt: skip
+        return figure
+
+    where = names.plain(row.device_name, 60)
+    return Figure(
+        name=f"over-time-{slug}",
+        title=f"{where}: {_thermal_title(thermal, at)}",
+        caption=f"{names.row_name(row)}: {latency.size:,} inferences over {seconds[-1]:,.0f} s, {min(latency.size, 1500):,} "
+        f"of them drawn; the line is the rolling median. {_sensors(panels)}",
+        alt=f"Latency over {seconds[-1]:,.0f} seconds, from {line_y[0]:.3g} to {line_y[-1]:.3g} {unit.symbol}.",
+        draw=draw,
+        heads=("s", f"rolling median {unit.symbol}"),
+        cells=tuple((f"{x:,.1f}", f"{y:.4g}") for x, y in zip(line_x, line_y, strict=True)),
+    )
+
+
+def rolling_median(seconds: Any, values: Any, bins: int = 120) -> tuple[Any, Any]:
+    """Medians of ``bins`` equal spans of time: their middles and the medians; empty spans are left out."""
+    import numpy as np
+
+    edges = np.linspace(float(seconds[0]), float(seconds[-1]), bins + 1)
+    place = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, bins - 1)
+    order = np.argsort(place, kind="stable")
+    bounds = np.searchsorted(place[order], np.arange(bins + 1))
+    x, y = [], []
+    for number in range(bins):
+        inside = values[order[bounds[number] : bounds[number + 1]]]
+        if inside.size:
+            x.append((edges[number] + edges[number + 1]) / 2)
+            y.append(float(np.median(inside)))
+    return np.array(x), np.array(y)
+
+
+def _thermal_title(thermal: dict[str, Any], at: float | None) -> str:
+    slowdown = thermal.get("slowdown")
+    if at is None or slowdown is None:
+        return "no lasting slow-down was found"
+    cause = {"clock_cap": ", the clock's limit fell", "thermal_status": ", it reported being too warm",
+             "cpu_quota": ", a CPU quota held it back", "contention": ", something else used it"}  # fmt: skip
+    return f"{slowdown:.2f} times as slow from {at:,.0f} s on{cause.get(str(thermal.get('cause')), '')}"
