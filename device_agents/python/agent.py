@@ -66,7 +66,7 @@ class Problem(Exception):
 
 
 def load_module(path, name):
-    """Import the file ``path`` under the private ``name``, so that ``onnxruntime.py`` cannot shadow the real package."""
+    """Import ``path`` under the private ``name``, so that ``onnxruntime.py`` cannot shadow the real package."""
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -188,7 +188,7 @@ def _check_repetitions(repetitions, trials):
     _need("repetitions", repetitions, isinstance(repetitions, list), "a list")
     seen = set()
     for index, entry in enumerate(repetitions):
-        where = "repetitions[%d]" % index
+        where = f"repetitions[{index}]"
         _need(where, entry, isinstance(entry, dict), "an object")
         trial = entry.get("trial")
         _need(where + ".trial", trial, isinstance(trial, str) and trial in trials, "the name of a trial of this job")
@@ -243,7 +243,7 @@ def _check_settings(where, settings):
     for name in ("min_time_s", "max_time_s", "warmup_max_s"):
         _need(f"{where}.{name}", settings.get(name), _is_number(settings.get(name)), "a number of at least 0")
     for name, low in (("min_count", 1), ("warmup_min_count", 0), ("max_count", 1)):
-        _need(f"{where}.{name}", settings.get(name), _is_int(settings.get(name), low), "an integer from %d" % low)
+        _need(f"{where}.{name}", settings.get(name), _is_int(settings.get(name), low), f"an integer from {low}")
     rate = settings.get("rate_hz")
     _need(where + ".rate_hz", rate, rate is None or _is_number(rate, 1e-6), "a number over 0 or null")
 
@@ -256,7 +256,7 @@ def _check_inputs(where, given):
     inputs = given.get("inputs")
     _need(where + ".inputs", inputs, isinstance(inputs, list) and len(inputs) > 0, "a list of tensors")
     for index, tensor in enumerate(inputs):
-        at = "%s.inputs[%d]" % (where, index)
+        at = f"{where}.inputs[{index}]"
         _need(at, tensor, isinstance(tensor, dict), "an object")
         for name in ("name", "dtype", "file"):
             _need(f"{at}.{name}", tensor.get(name), isinstance(tensor.get(name), str) and tensor[name], "a text")
@@ -329,7 +329,7 @@ class EventFile:
 
 
 def encode(kind, members):
-    """Return one event as compact JSON bytes; ``type`` is the first member, so that a reader need not parse the rest."""
+    """Return one event as compact JSON bytes; ``type`` comes first, so that a reader need not parse the rest."""
     event = {"type": kind, "t_ns": members.pop("t_ns", None) or time.monotonic_ns()}
     event.update(members)
     return json.dumps(clean(event), separators=(",", ":"), ensure_ascii=True).encode("ascii")
@@ -490,10 +490,8 @@ class Supervisor:
             if child is not None:
                 child.close()
         self.child = self.telemetry = None
-        try:
+        with contextlib.suppress(DiskFull):
             self.events.emit("end", reason=reason)
-        except DiskFull:
-            pass  # what the reserve held was written
         self.events.close()
         return 0 if reason == "complete" else 1
 
@@ -574,7 +572,7 @@ class Supervisor:
         self.events.emit("error", code=code, message=message, advice=advice, **members)
 
     def _verdict(self, child, entry, late, running, oom):
-        what = "%s repetition %d" % (entry["trial"], entry["repetition"])
+        what = "{} repetition {}".format(entry["trial"], entry["repetition"])
         if late:
             return "deadline", "{} was not done after {:g} s".format(what, entry["deadline_s"]), None
         if self.ending is not None and running:
@@ -586,7 +584,7 @@ class Supervisor:
             return "out_of_memory", message, "use a smaller batch or a smaller model"
         if status < 0:
             return "crashed", f"the process of {what} died of {signal_name(-status)}", None
-        return "run_failed", "the process of %s ended with status %d and no result" % (what, status), None
+        return "run_failed", f"the process of {what} ended with status {status} and no result", None
 
     def pump(self, until_ns):
         """Wait for output of the children, at most one tick and at most until ``until_ns``, and handle it."""
@@ -747,7 +745,7 @@ def signal_name(number):
     try:
         return signal.Signals(number).name
     except ValueError:
-        return "signal %d" % number
+        return f"signal {number}"
 
 
 def oom_kills():
@@ -771,7 +769,7 @@ def child_environment(trial):
 
 
 def lock_pid(job_dir):
-    """Take the lock of a job folder and write our pid; it is held as long as this process lives. None if it is taken."""
+    """Take a job folder's lock for the life of this process and write our pid; None if another holds it."""
     fd = os.open(os.path.join(job_dir, "pid"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -868,7 +866,7 @@ def start(job_dir):
     while not (os.path.exists(path) and os.path.getsize(path)):
         if process.poll() is not None:
             tail = (read_text(os.path.join(job_dir, "agent.log"), LOG_LIMIT) or "").strip()[-500:]
-            raise Problem("run_failed", "the supervisor ended at once with status %d: %s" % (process.returncode, tail))
+            raise Problem("run_failed", f"the supervisor ended at once with status {process.returncode}: {tail}")
         time.sleep(0.005)
     process.returncode = 0  # it goes on without us; Popen must not warn that it still runs
     return {"pid": process.pid}
@@ -936,14 +934,8 @@ class Emitter:
             late = ""
             if lates is not None:
                 late = ',"late_ns":[{}]'.format(",".join(map(str, lates[low : low + LINE_SAMPLES])))
-            line = '{"type":"samples","t_ns":%d,"phase":"%s","start_ns":%d,"latency_ns":[%s],"gap_ns":[%s]%s}\n' % (
-                time.monotonic_ns(),
-                phase,
-                begin[0],
-                latency,
-                gap,
-                late,
-            )
+            head = f'"t_ns":{time.monotonic_ns()},"phase":"{phase}","start_ns":{begin[0]}'
+            line = f'{{"type":"samples",{head},"latency_ns":[{latency}],"gap_ns":[{gap}]{late}}}\n'
             self.send(line.encode("ascii"))
 
 
@@ -1228,7 +1220,7 @@ class Inputs:
             return
         self.count = given["count"]
         for index, tensor in enumerate(given["inputs"]):
-            self.arrays[tensor["name"]] = self._map("%s.inputs[%d]" % (where, index), tensor)
+            self.arrays[tensor["name"]] = self._map(f"{where}.inputs[{index}]", tensor)
 
     def _map(self, where, tensor):
         import numpy
@@ -1246,15 +1238,8 @@ class Inputs:
         except OSError as error:
             raise Problem("bad_job", "{}.file: {}: {}".format(where, tensor["file"], error.strerror)) from None
         if dtype.hasobject or have != need:
-            message = "%s.file: %s has %d bytes and %d inputs of %s %s take %d" % (
-                where,
-                tensor["file"],
-                have,
-                self.count,
-                dtype,
-                tensor["shape"],
-                need,
-            )
+            path, shape = tensor["file"], tensor["shape"]
+            message = f"{where}.file: {path} has {have} bytes, {self.count} inputs of {dtype} {shape} take {need}"
             raise Problem("bad_job", message)
         return (
             numpy.memmap(tensor["file"], dtype=dtype, mode="r", shape=tuple(shape))
@@ -1278,8 +1263,8 @@ def write_outputs(session, inputs, stage, out):
             session.run()
             for position, (name, value) in enumerate(session.outputs().items()):
                 if name not in files:
-                    path = "out/.%d.%s.%d" % (os.getpid(), stage, position)
-                    files[name] = (open(path, "wb"), path, hashlib.sha256())
+                    path = f"out/.{os.getpid()}.{stage}.{position}"
+                    files[name] = (open(path, "wb"), path, hashlib.sha256())  # noqa: SIM115
                     tensors[name] = {"name": name, "dtype": str(value.dtype), "shape": list(value.shape)}
                 elif list(value.shape) != tensors[name]["shape"]:
                     raise Problem("run_failed", f"output {name} changed its shape between two inputs")
@@ -1293,10 +1278,8 @@ def write_outputs(session, inputs, stage, out):
             tensors[name].update(sha256=digest.hexdigest(), file=target)
     finally:
         for file, path, _ in files.values():
-            try:
+            with contextlib.suppress(OSError):  # the disk is full; the first error counts
                 file.close()
-            except OSError:
-                pass  # the disk is full; the first error counts
             if os.path.exists(path):
                 os.unlink(path)
     out.emit("outputs", stage=stage, count=inputs.count, tensors=list(tensors.values()))
@@ -1481,7 +1464,7 @@ def _probe_in_child(name):
     try:
         return json.loads(answer.decode("utf-8"))
     except ValueError:
-        how = "did not answer in %d s" % PROBE_TIMEOUT_S if late else "crashed"
+        how = f"did not answer in {PROBE_TIMEOUT_S:g} s" if late else "crashed"
         if not late and child.process.returncode < 0:
             how += f" ({signal_name(-child.process.returncode)})"
         tail = child.tail.decode("utf-8", "replace").strip()[-300:]

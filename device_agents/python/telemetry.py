@@ -66,7 +66,7 @@ class Sensor:
         except ValueError:
             return None, "not a number: {!r}".format(text[:20].decode("ascii", "replace"))
         if self.kind == TEMPERATURE and not ABSOLUTE_ZERO_MILLI_C <= value <= HOTTEST_MILLI_C:
-            return None, "impossible reading: %d" % value
+            return None, f"impossible reading: {value}"
         return value, None
 
     def close(self):
@@ -350,7 +350,7 @@ def _milli(text):
 
 
 def parse_battery(text):
-    """Return ``{level_permille, temperature_milli_c, voltage_uv, current_ua, charging, source}`` of ``dumpsys battery``.
+    """Return level_permille, temperature_milli_c, voltage_uv, current_ua, charging, source of ``dumpsys battery``.
 
     Members that the text does not have are None; the service gives tenths of a degree and millivolts.
     """

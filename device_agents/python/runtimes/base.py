@@ -27,7 +27,7 @@ class Session:
     """A loaded model on one delegate, in this process. Made by :meth:`Adapter.load`.
 
     Three attributes are optional and exist for the null runtime: ``clock`` (returns nanoseconds; the timed loop then
-    reads it instead of the monotonic clock), ``wait_until`` (waits on that clock) and ``on_phase`` (is told each phase).
+    reads it instead of the monotonic clock), ``wait_until`` (waits on that clock), ``on_phase`` (is told each phase).
     """
 
     run: Callable[[], Any]
@@ -61,7 +61,7 @@ class Adapter:
     """Knows one runtime."""
 
     name: str = ""
-    formats: List[str] = []
+    formats: List[str] = []  # noqa: RUF012
 
     def import_runtime(self) -> None:
         """Import the runtime; timed by itself. RuntimeProblem ``runtime_missing`` with the fix when it is not there."""
@@ -84,7 +84,9 @@ def missing(package: str, error: ImportError, fix: Optional[str] = None) -> Runt
     """Return the problem of a package that is not there, or that is there and does not import."""
     if isinstance(error, ModuleNotFoundError) and (error.name or "") in (package, package.split(".")[0]):
         return RuntimeProblem("runtime_missing", f"the Python package {error.name} is not installed", fix)
-    return RuntimeProblem("runtime_broken", f"the Python package {package} does not import: {error}", "install it again")
+    return RuntimeProblem(
+        "runtime_broken", f"the Python package {package} does not import: {error}", "install it again"
+    )
 
 
 def thread_count() -> int:

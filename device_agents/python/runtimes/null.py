@@ -199,7 +199,7 @@ class NullAdapter(Adapter):  # type: ignore[misc]
     """The null runtime is always there."""
 
     name = "null"
-    formats = ["null"]
+    formats = ["null"]  # noqa: RUF012
 
     def import_runtime(self) -> None:
         """Nothing to import but NumPy, which every repetition needs."""

@@ -121,7 +121,9 @@ class OrtSession(Session):  # type: ignore[misc]
     def describe(self) -> Json:
         """Return what the session says of itself; delegation is counted on the nodes of the graph."""
         provider = PROVIDERS[self.trial["delegate"]]
-        nodes = [(str(part.ep_name), len(part.get_nodes())) for part in self.session.get_provider_graph_assignment_info()]
+        nodes = [
+            (str(part.ep_name), len(part.get_nodes())) for part in self.session.get_provider_graph_assignment_info()
+        ]
         total = sum(count for _, count in nodes)
         mine = sum(count for name, count in nodes if name == provider)
         by_provider: Dict[str, int] = {}
@@ -168,7 +170,9 @@ def create(ort: Any, model: str, trial: Json, profile_prefix: Optional[str] = No
     have = ort.get_available_providers()
     if provider not in have:
         names = [name for name, value in PROVIDERS.items() if value in have]
-        raise delegate_missing("onnxruntime", trial["delegate"], names, "install a build of onnxruntime that carries it")
+        raise delegate_missing(
+            "onnxruntime", trial["delegate"], names, "install a build of onnxruntime that carries it"
+        )
     options = ort.SessionOptions()
     options.intra_op_num_threads = trial["threads"]
     options.inter_op_num_threads = 1
@@ -253,7 +257,9 @@ def read_profile(events: List[Json], runs: int) -> Tuple[List[List[Any]], Dict[s
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue
         name = event["name"][: -len("_kernel_time")]
-        row = nodes.setdefault(name, [len(nodes), event["args"].get("op_name"), name, event["args"].get("provider"), 0, 0])
+        row = nodes.setdefault(
+            name, [len(nodes), event["args"].get("op_name"), name, event["args"].get("provider"), 0, 0]
+        )
         row[4] += event["dur"] * 1000
         row[5] += 1
         precision = _precision_of(event)
@@ -267,7 +273,7 @@ class OrtAdapter(Adapter):  # type: ignore[misc]
     """ONNX Runtime."""
 
     name = "onnxruntime"
-    formats = ["onnx"]
+    formats = ["onnx"]  # noqa: RUF012
     executed: Optional[Tuple[Optional[str], Dict[str, float]]] = None
 
     def import_runtime(self) -> None:
