@@ -29,7 +29,8 @@ def reference_outputs(
     """Return ``{name: float32 (count, *shape)}``: the card's reference file on its probe inputs.
 
     Computed once by the card's reference runtime, unoptimised, and cached. A batch is computed picture by picture: a
-    reference must not depend on what else is in the batch. Nothing for the null runtime's scripts. Raises ModelError, FailedError.
+    reference must not depend on what else is in the batch. Nothing for scripts of the null
+    runtime. Raises ModelError, FailedError.
     """
     wanted = card.reference
     if wanted.format == "null":
