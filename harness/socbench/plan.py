@@ -46,7 +46,7 @@ DELEGATES: Final[dict[str, tuple[str, ...]]] = {
     "ncnn": ("cpu:ncnn", "gpu:vulkan", "gpu:opencl"),
     "mnn": ("cpu:mnn", "gpu:vulkan", "gpu:opencl"),
     "executorch": ("cpu:xnnpack", "cpu:portable", "gpu:vulkan", "npu:qnn"),
-    "null": ("cpu:null",),
+    "null": ("cpu:null", "gpu:null", "npu:null", "nnapi"),
 }
 """Delegates by runtime, the plain CPU path first: that is what ``cpu`` means, and what is run when none is named."""
 
@@ -124,13 +124,14 @@ class DeviceAbilities:
 class ModelChoice:
     """One model of a plan: its card (made from the file for ``own_file``) and its variants, built or not.
 
-    ``missing`` says for a variant's name why its file can't be had.
+    ``missing`` says for a variant's name why its file can't be had, ``unlabelled`` why the labelled data can't.
     """
 
     card: Card
     variants: tuple[Variant, ...]
     own_file: bool = False
     missing: Mapping[str, Failure] = field(default_factory=dict)
+    unlabelled: Failure | None = None
 
 
 def expand(
@@ -284,6 +285,8 @@ class _Matrix:
         accuracy = scenario == "accuracy"
         if accuracy and excluded is None and self.model.card.data.evaluation is None:
             excluded = Failure("no_evaluation_data", f"the card of {self.model.card.model} names no labelled data")
+        elif accuracy and excluded is None:
+            excluded = self.model.unlabelled
         return TrialPlan(
             trial="",
             device=self.abilities.device.device,

@@ -66,6 +66,10 @@ class Agent:
         """Return ``{"running", "pid", "events_bytes", "ended"}`` of a job."""
         return self.call("status", str(job), deadline=deadline)
 
+    def status_once(self, job: PurePosixPath, *, deadline: Deadline) -> Json:
+        """Return what ``status`` does, and raise ChannelError when the channel breaks instead of opening it again."""
+        return self._run_once("status", str(job), deadline=deadline)
+
     def stop(self, job: PurePosixPath, *, deadline: Deadline) -> None:
         """End a job; afterwards no process of it is left."""
         self.call("stop", str(job), deadline=deadline)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from socbench.errors import ChannelError, DeviceStateError, Interrupted
+from socbench.errors import ChannelError, DeadlineError, DeviceStateError, Interrupted
 from socbench.transports import open_transport
 from socbench.transports.base import Transport
 
@@ -62,8 +62,8 @@ class Channel:
         for attempt in range(attempts):
             try:
                 return action(self.transport)
-            except DeviceStateError:
-                raise
+            except (DeadlineError, DeviceStateError):
+                raise  # a deadline is not started again; that the device may not be used does not pass by itself
             except ChannelError as problem:
                 if attempt == attempts - 1:
                     raise

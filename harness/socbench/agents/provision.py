@@ -89,7 +89,7 @@ def provision(
     if not damaged:
         return Provisioned(tuple(file.name for file in missing), size, len(wanted) - len(missing))
     raise FailedError(
-        f"{damaged[0].source.name} arrived damaged on {channel.address} twice (its hash differs): check cable and storage"
+        f"{damaged[0].source.name} arrived damaged on {channel.address} twice (other hash): check cable and storage"
     )
 
 

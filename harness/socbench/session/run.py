@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import platform
+import random
+import secrets
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
-from socbench.plan import RunRequest
-from socbench.records import Plan
+from socbench.errors import ChannelError, Interrupted, StoreError, UsageError
+from socbench.plan import DeviceAbilities, RunRequest, expand
+from socbench.records import Json, Plan
+from socbench.session.devices import OpenDevice, open_devices
+from socbench.session.models import Gathered, Gatherer, build_missing, choose_models
 from socbench.session.progress import Progress
+from socbench.session.saved import SavedSession, load_saved, save
+from socbench.session.state import LockedProgress, SessionState
+from socbench.session.worker import DeviceWorker
+from socbench.store.writer import SessionWriter, now
+from socbench.transports.base import Deadline
+
+_LEAST_FREE_BYTES: Final = 64 * 1024 * 1024
+_ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
 @dataclass(frozen=True)
@@ -28,19 +51,254 @@ def run_session(request: RunRequest, *, store: Path, progress: Progress) -> Sess
     Raises:
         UsageError: the request can't be planned (an unknown name, a file that is no model): nothing was run.
         StoreError: the store can't be written: said before the first inference.
-        FailedError: a device is leased and ``request.wait`` is false, or no device could be reached.
+        FailedError: a device is leased and ``request.wait`` is false, or it can't run the agent.
+        ChannelError: a device can't be reached.
+        Interrupted: stopped before anything was measured.
     """
-    raise NotImplementedError
+    check_store(store)
+    session = new_session_id()
+    shared = LockedProgress(progress)
+    stop = threading.Event()
+    with _terminable(), _held(request, session, stop, shared) as devices:
+        saved, gathered = _prepare(request, session, devices, shared)
+        writer = SessionWriter.create(store, _document(saved, gathered, devices))
+        with writer:
+            save(writer.journal, saved)
+            _write_beforehand(writer, saved.plan, gathered)
+            return _run(_state(saved, writer, shared, stop), devices)
 
 
 def resume_session(session: str, *, store: Path, progress: Progress) -> SessionResult:
     """Go on with an interrupted session: read on what its devices have, run what is missing, seal.
 
-    ``session`` is an id or unique prefix. SelectorError when there is none, UsageError when it is already sealed.
+    ``session`` is an id, a unique prefix, a label or ``latest``. SelectorError when there is none, UsageError when it
+    is sealed or one of its devices is another one now, StoreError when it is being written by a living process.
     """
-    raise NotImplementedError
+    from socbench.store.reader import resolve
+
+    folder = resolve(store, session)
+    if not (folder / "parts").is_dir():
+        raise UsageError(f"session {folder.name} is complete: there is nothing to go on with")
+    check_store(store)
+    shared = LockedProgress(progress)
+    stop = threading.Event()
+    with SessionWriter.open(folder) as writer:
+        saved = load_saved(writer.journal, folder.name)
+        request = replace(saved.request, devices=tuple(saved.plan.order))
+        with _terminable(), _held(request, folder.name, stop, shared) as devices:
+            _check_same(writer.document, devices)
+            writer.update(status="running", ended=None)
+            return _run(_state(saved, writer, shared, stop), devices)
 
 
 def plan_session(request: RunRequest, *, progress: Progress) -> Plan:
     """Return the plan that ``run_session`` would run (``--plan-only``); probes devices, builds and runs nothing."""
-    raise NotImplementedError
+    models, suite = choose_models(request)
+    stop = threading.Event()
+    with _held(request, new_session_id(), stop, LockedProgress(progress)) as devices:
+        return expand(request, [device.abilities for device in devices], models, suite=suite, seed=_seed(request))
+
+
+def new_session_id() -> str:
+    """Return an id such as ``20261124-2250-k3f9``: the minute in UTC and four letters that nobody else drew."""
+    minute = datetime.now(UTC).strftime("%Y%m%d-%H%M")
+    return f"{minute}-{''.join(secrets.choice(_ALPHABET) for _ in range(4))}"
+
+
+def check_store(store: Path) -> None:
+    """Raise StoreError when nothing can be written to ``store``, or hardly anything more."""
+    trial = store / f".{os.getpid()}.write-test"
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(b"socbench")
+        free_bytes = shutil.disk_usage(store).free
+    except OSError as problem:
+        raise StoreError(
+            f"the results store {store} can't be written ({problem.strerror}): name another one with --store"
+        ) from problem
+    finally:
+        with suppress(OSError):
+            trial.unlink(missing_ok=True)
+    if free_bytes < _LEAST_FREE_BYTES:
+        raise StoreError(
+            f"the disk of the results store {store} is full ({free_bytes / 1e6:.0f} MB free): "
+            "make room there, or name another store with --store"
+        )
+
+
+@contextmanager
+def _held(request: RunRequest, session: str, stop: threading.Event, progress: Progress) -> Iterator[list[OpenDevice]]:
+    """Hold the devices of a request; they are given back whatever happens."""
+    try:
+        devices = open_devices(
+            request.devices or ("local",),
+            session,
+            agent=request.agent,
+            wait=request.wait,
+            stop=stop,
+            say=progress.message,
+            step=progress.step,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted("stopped before anything was measured") from None
+    try:
+        yield devices
+    except KeyboardInterrupt:
+        raise Interrupted("stopped before anything was measured") from None
+    finally:
+        for device in devices:
+            device.close()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP as Ctrl-C while a session runs; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _seed(request: RunRequest) -> int:
+    return request.seed if request.seed is not None else random.SystemRandom().randrange(2**31)
+
+
+def _prepare(
+    request: RunRequest, session: str, devices: list[OpenDevice], progress: Progress
+) -> tuple[SavedSession, Gathered]:
+    """Plan, make the models that the plan needs, plan again without those that can't be made, gather their inputs."""
+    models, suite = choose_models(request)
+    abilities = [device.abilities for device in devices]
+    seed = _seed(request)
+    input_seed = request.seed or 0
+    plan = expand(request, abilities, models, suite=suite, seed=seed)
+    models = build_missing(models, plan, progress.step)
+    plan = expand(request, abilities, models, suite=suite, seed=seed)
+    by_address: dict[str, DeviceAbilities] = {device.address: device.abilities for device in devices}
+    gathered = Gatherer(models, input_seed, progress.step).gather(plan, by_address)
+    trials = tuple(
+        replace(trial, fidelity_to=gathered.fidelity_to.get(trial.trial, trial.fidelity_to)) for trial in plan.trials
+    )
+    return SavedSession(session, request, replace(plan, trials=trials), gathered.files, input_seed), gathered
+
+
+def _document(saved: SavedSession, gathered: Gathered, devices: list[OpenDevice]) -> Json:
+    from socbench import __version__
+
+    order = {device: [[p.trial, p.repetition] for p in entries] for device, entries in saved.plan.order.items()}
+    return {
+        "session": saved.session,
+        "label": saved.request.label,
+        "status": "running",
+        "started": now(),
+        "ended": None,
+        "socbench_version": __version__,
+        "argv": list(saved.request.argv),
+        "seed": saved.plan.seed,
+        "host": {
+            "os": platform.platform(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+            "cpus": os.cpu_count(),
+        },
+        "devices": [asdict(device.abilities.device) for device in devices],
+        "models": gathered.models,
+        "truth": gathered.truth,
+        "clocks": {},
+        "plan": {
+            "order": order,
+            "input_seed": saved.input_seed,
+            "estimate_s": saved.plan.estimate_s,
+            "suite": saved.request.suite,
+            "cool_down": {device.address: device.cool_down for device in devices},
+        },
+    }
+
+
+def _write_beforehand(writer: SessionWriter, plan: Plan, gathered: Gathered) -> None:
+    """Write what is known before the first inference: rows that are left out, and the reference outputs."""
+    from socbench.store.events import reference_tables, untried_tables
+
+    for trial in plan.trials:
+        if trial.excluded is not None:
+            writer.write_part(trial.trial, untried_tables(trial, "excluded"))
+    if gathered.references:
+        writer.write_part("references", reference_tables(gathered.references.items(), gathered.raw.get))
+
+
+def _state(saved: SavedSession, writer: SessionWriter, progress: Progress, stop: threading.Event) -> SessionState:
+    return SessionState(
+        session=saved.session,
+        request=saved.request,
+        plan=saved.plan,
+        files=saved.files,
+        input_seed=saved.input_seed,
+        writer=writer,
+        progress=progress,
+        stop=stop,
+    )
+
+
+def _run(state: SessionState, devices: list[OpenDevice]) -> SessionResult:
+    """Run the workers to their end, then seal, or leave the session as interrupted."""
+    state.progress.planned(state.session, state.plan)
+    workers = [DeviceWorker(state, device) for device in devices]
+    with ThreadPoolExecutor(max_workers=len(workers), thread_name_prefix="device") as pool:
+        futures = [pool.submit(worker.run) for worker in workers]
+        while True:
+            try:
+                wait(futures)
+                break
+            except KeyboardInterrupt:
+                state.progress.message("stopping: what is finished is kept")
+                state.stop.set()
+                for worker in workers:
+                    worker.halt()
+        for future in futures:
+            future.result()
+    return _finish(state, devices, workers)
+
+
+def _finish(state: SessionState, devices: list[OpenDevice], workers: list[DeviceWorker]) -> SessionResult:
+    folder = state.writer.folder
+    state.writer.update(clocks={**state.writer.document.get("clocks", {}), **state.clocks})
+    unfinished = any(isinstance(worker.problem, (Interrupted, ChannelError)) for worker in workers)
+    if unfinished:
+        state.writer.update(status="interrupted", ended=now())
+        done = sum(len(worker.journal.finished) for worker in workers)
+        total = sum(len(order) for order in state.plan.order.values())
+        state.progress.message(
+            f"session {state.session} was interrupted: {done} of {total} repetitions are kept; "
+            f"go on with: socbench run --resume {state.session}"
+        )
+        return SessionResult(state.session, "interrupted", 130 if state.stop.is_set() else 1, folder)
+    failed = "failed" in state.statuses.values()
+    status = "complete_with_failures" if failed else "complete"
+    state.writer.seal(status)
+    for device in devices:
+        _tidy(device, state.session)
+    return SessionResult(state.session, status, 1 if failed else 0, folder)
+
+
+def _tidy(device: OpenDevice, session: str) -> None:
+    """Remove the session's job folders from the device: everything in them is in the store."""
+    command = ["sh", "-c", 'rm -rf "$1" "$1".*', "sh", str(device.channel.transport.root / "sessions" / session)]
+    with suppress(ChannelError):
+        device.channel.transport.run(command, deadline=Deadline.after(60.0, "the session's folders to be removed"))
+
+
+def _check_same(document: Json, devices: list[OpenDevice]) -> None:
+    """Raise UsageError when an address leads to another device than when the session began."""
+    keys = {entry.get("device"): entry.get("key") for entry in document.get("devices", ())}
+    for device in devices:
+        if keys.get(device.address) != device.abilities.device.key:
+            raise UsageError(
+                f"{device.address} is another device than the one that session {document['session']} began on: "
+                "attach that one, or start a new session"
+            )

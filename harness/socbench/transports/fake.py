@@ -147,7 +147,9 @@ class FakeTransport(LocalTransport):
             if stall := self._reached(self._script.stall_events_at_bytes, before):
                 yield data[: stall - before]
                 self._count.event_bytes = stall
-                stop.wait()
+                while not stop.wait(1.0):
+                    self._check_open()
+                    yield b""
                 return
             yield data
 

@@ -1,0 +1,314 @@
+"""Runs one device's share of a session: job after job until nothing is left, every finished repetition kept."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from socbench.agents.follow import Followed, JobFollower
+from socbench.agents.job import job_document
+from socbench.agents.provision import provision
+from socbench.errors import AgentError, ChannelError, FailedError, Interrupted, ProtocolError, SocbenchError
+from socbench.records import Failure, Json, PlannedRepetition
+from socbench.session.devices import OpenDevice
+from socbench.session.journal import DeviceJournal
+from socbench.session.state import SessionState
+from socbench.session.watch import DeviceWatch
+from socbench.transports.base import Deadline
+
+_MAX_FRUITLESS_JOBS: Final = 3
+_PROVISION_S: Final = 1800.0
+_COMMAND_S: Final = 60.0
+_DRAIN_S: Final = 20.0
+
+
+class DeviceWorker:
+    """The worker of one device; ``run`` is its thread. ``problem`` says why it ended early, if it did."""
+
+    def __init__(self, state: SessionState, device: OpenDevice) -> None:
+        self.state = state
+        self.device = device
+        self.address = device.address
+        self.problem: SocbenchError | None = None
+        self.journal = DeviceJournal.of(state.writer.journal, device.address)
+        self._order = state.plan.order.get(device.address, ())
+        self._dropped: dict[str, Failure | None] = {}
+        self._written: set[str] = set()
+        self._ready: list[str] = []
+        self._halt = threading.Event()
+        self._watch = DeviceWatch(state, device.address, self._order)
+
+    def halt(self) -> None:
+        """Have the worker stop its agent and end (Ctrl-C)."""
+        self._halt.set()
+
+    def run(self) -> None:
+        """Run what is left of the device's order; never raises what is not a defect."""
+        try:
+            self._catch_up()
+            self._run_jobs()
+        except Interrupted as problem:
+            self.problem = problem
+        except ChannelError as problem:
+            self.problem = problem
+            self.state.progress.message(f"{self.address} was given up: {problem}")
+        except FailedError as problem:
+            self.problem = problem
+            self._fail_the_rest(problem)
+        finally:
+            self._write_parts(final=True)
+            self._watch.ended()
+
+    # What there is already, when a session is resumed
+
+    def _catch_up(self) -> None:
+        """Read the journals of earlier jobs, and read on what the device has of the last one."""
+        paths = self.journal.jobs()
+        for number, path in enumerate(paths, 1):
+            self.journal.begin_job()
+            follower = self._follower(number)
+            for followed in follower.stored():
+                self._take(path, followed)
+            if follower.ended:
+                continue
+            if number == len(paths) and self._is_there(number, path):
+                self._follow(number, follower)
+            else:
+                self.journal.void_begun()
+
+    def _is_there(self, number: int, path: Path) -> bool:
+        """Say whether the device has more of a job than the journal, or still works on it."""
+        job = self._job(number)
+        try:
+            known = self.device.agent.status(job, deadline=Deadline.after(_COMMAND_S, "the agent's state"))
+        except AgentError:
+            return False
+        written = known.get("events_bytes")
+        return bool(known.get("running")) or (isinstance(written, int) and written > path.stat().st_size)
+
+    # Job after job
+
+    def _left(self) -> list[PlannedRepetition]:
+        done = self.journal.finished
+        return [planned for planned in self._order if planned not in done and planned.trial not in self._dropped]
+
+    def _run_jobs(self) -> None:
+        fruitless = 0
+        while (left := self._left()) and not self.state.stop.is_set():
+            before = len(self.journal.finished)
+            self._halt.clear()
+            self._run_job(left)
+            fruitless = 0 if len(self.journal.finished) > before else fruitless + 1
+            if self.journal.job_error is not None:
+                error = self.journal.job_error
+                raise AgentError(f"{self.address}: {error.message}", code=error.code, advice=error.advice)
+            if fruitless >= _MAX_FRUITLESS_JOBS:
+                raise AgentError(
+                    f"the agent on {self.address} ended {fruitless} times without finishing anything "
+                    f"({self.journal.ended or 'it died'})",
+                    code="agent_died",
+                )
+        if self.state.stop.is_set():
+            raise Interrupted(f"stopped on {self.address}")
+
+    def _run_job(self, left: list[PlannedRepetition]) -> None:
+        number = len(self.journal.jobs()) + 1
+        files = [file for trial in {p.trial: None for p in left} for file in self.state.files[trial].files()]
+        self._watch.phase("provision")
+        self._until_stopped()
+        provision(
+            self.device.channel,
+            files,
+            deadline=Deadline.after(_PROVISION_S, "the files to be copied"),
+            say=self.state.progress.step,
+        )
+        document = job_document(
+            self.state.session,
+            self.state.trials,
+            self.state.files,
+            left,
+            orphan_after_s=self.device.orphan_after_s,
+            seed=self.state.input_seed,
+            profile=self.state.request.profile,
+            cool_down=self.device.cool_down,
+        )
+        self._until_stopped()
+        self._start(number, document)
+        self.journal.begin_job()
+        self._follow(number, self._follower(number))
+
+    def _until_stopped(self) -> None:
+        if self.state.stop.is_set():
+            raise Interrupted(f"stopped on {self.address}")
+
+    def _start(self, number: int, document: Json) -> None:
+        """Put the job on the device and start it; the journal's file says from then on that there is one."""
+        path = self.journal.job_path(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        job = self._job(number)
+        deadline = Deadline.after(_COMMAND_S, "the job to start")
+        with tempfile.TemporaryDirectory(prefix="socbench-") as scratch:
+            source = Path(scratch) / "job.json"
+            source.write_text(json.dumps(document, separators=(",", ":"), allow_nan=False), encoding="utf-8")
+            self.device.channel.retry(lambda t: t.push(source, job / "job.json", deadline=deadline))
+        self.device.agent.start(job, deadline=deadline)
+
+    def _job(self, number: int) -> PurePosixPath:
+        return self.state.job_folder(self.device.channel.transport.root, number)
+
+    def _follower(self, number: int) -> JobFollower:
+        heartbeat_s = (self.device.orphan_after_s or 120.0) / 4
+        return JobFollower(self.device.agent, self._job(number), self.journal.job_path(number), heartbeat_s=heartbeat_s)
+
+    # Following
+
+    def _follow(self, number: int, follower: JobFollower) -> None:
+        try:
+            self._take_all(number, follower.follow(stop=self._halt))
+            if not follower.ended:
+                self._end_early(number, follower)
+        except AgentError as problem:
+            self._end_quietly(number)
+            if isinstance(problem, ProtocolError) or problem.code != "agent_died":
+                raise
+            self._after_death(problem)
+        self.journal.void_begun()
+        self._pull(force=True)
+        self._write_parts(final=False)
+
+    def _take_all(self, number: int, events: Iterator[Followed | None]) -> None:
+        path = self.journal.job_path(number)
+        for followed in events:
+            if followed is not None:
+                self._take(path, followed)
+            self.device.renew_lease()
+
+    def _take(self, path: Path, followed: Followed) -> None:
+        """Take note of one event and do what it asks for."""
+        head = followed.head
+        self.journal.add(path, followed)
+        self._watch.event(head, len(self.journal.finished))
+        if head.type == "error" and head.code == "deadline" and head.trial is not None:
+            # A model that hangs would hang again: its other repetitions are not tried.
+            self._dropped[head.trial] = None
+            if any(planned.trial == head.trial for planned in self._order if planned not in self.journal.finished):
+                self._halt.set()
+        if head.type in ("done", "error") and head.trial is not None:
+            self._repetition_ended(head.trial)
+
+    def _repetition_ended(self, trial: str) -> None:
+        if any(planned.trial == trial for planned in self._left()):
+            self._pull(force=False)
+            return
+        if trial not in self._ready and trial not in self._written:
+            self._ready.append(trial)
+            failure = self._failure(trial)
+            status = "failed" if failure else "done"
+            self.state.progress.trial_ended(self.state.trials[trial], status, failure)
+        self._pull(force=False)
+        if not self.device.shares_host:
+            self._write_parts(final=False)
+
+    def _failure(self, trial: str) -> Failure | None:
+        """Return why a trial failed, with what the host alone can say: a delegate that did not take the whole model."""
+        failure = self.journal.failed.get(trial) or self._dropped.get(trial)
+        delegation = self.journal.delegation.get(trial)
+        if failure is None and self.state.request.require_full and delegation not in (None, "full"):
+            return Failure(
+                "not_full",
+                f"{self.state.trials[trial].delegate} did not take the whole model (delegation: {delegation})",
+                "leave --require-full away to see what it is worth",
+            )
+        return failure
+
+    def _end_early(self, number: int, follower: JobFollower) -> None:
+        """Stop the agent and take what it says until its last event."""
+        self._watch.phase("stopping")
+        job = self._job(number)
+        try:
+            self.device.agent.stop(job, deadline=Deadline.after(_DRAIN_S, "the agent to stop"))
+            until = Deadline.after(_DRAIN_S, "the agent's last event")
+            self._take_all(number, follower.follow(stop=threading.Event(), until=until))
+        except ChannelError as problem:
+            orphan_s = self.device.orphan_after_s
+            self.state.progress.message(
+                f"{self.address} could not be told to stop ({problem}); its agent ends by itself after {orphan_s:g} s"
+            )
+
+    def _end_quietly(self, number: int) -> None:
+        try:
+            self.device.agent.stop(self._job(number), deadline=Deadline.after(_DRAIN_S, "the agent to stop"))
+        except (AgentError, ChannelError):
+            return  # it is gone, or nothing can be done about it from here
+
+    def _after_death(self, problem: AgentError) -> None:
+        """What was under way when the agent died is void and run again once; the second time it has failed."""
+        for planned in self.journal.void_begun():
+            if self.journal.voided[planned] > 1:
+                self._dropped[planned.trial] = Failure("agent_died", f"{problem}, twice in this repetition")
+                self._repetition_ended(planned.trial)
+        self.state.progress.message(f"{problem}: what was under way is run again")
+
+    # Results
+
+    def _pull(self, *, force: bool) -> None:
+        """Fetch outputs; on this machine only between jobs, since it would disturb what is measured."""
+        if force or not self.device.shares_host:
+            self.journal.pull_outputs(self.device.agent, self._job)
+
+    def _write_parts(self, *, final: bool) -> None:
+        """Write the parts of trials that ended; finally also of those that did not, as interrupted."""
+        for trial in self._ready:
+            self._write_part(trial, ended=True)
+        self._ready.clear()
+        if final:
+            for trial in {planned.trial: None for planned in self._order}:
+                if trial not in self._written:
+                    ended = not any(planned.trial == trial for planned in self._left())
+                    self._write_part(trial, ended=ended)
+            self._write_device()
+
+    def _write_part(self, trial: str, *, ended: bool) -> None:
+        from socbench.store.events import trial_tables, untried_tables
+
+        plan = self.state.trials[trial]
+        count = sum(planned.trial == trial for planned in self._order)
+        failure = self._failure(trial) if ended else None
+        try:
+            tables = trial_tables(
+                plan,
+                self.journal.events(trial),
+                raw=self.journal.raw,
+                planned=count,
+                status="failed" if failure else None,
+                error=failure,
+            )
+        except ProtocolError as problem:
+            failure = Failure("protocol_version", str(problem), f"socbench devices setup {self.address}")
+            tables = untried_tables(plan, "failed", failure)
+        self.state.write_part(trial, tables)
+        self._written.add(trial)
+        self.state.statuses[trial] = str(tables["trials"]["status"][0].as_py())
+
+    def _write_device(self) -> None:
+        from socbench.store.events import clock_pairs, device_tables
+
+        try:
+            self.state.write_part(f"device:{self.address}", device_tables(self.address, self.journal.events(None)))
+        except ProtocolError as problem:
+            self.state.progress.message(f"telemetry of {self.address} was left out: {problem}")
+        self.state.clocks[self.address] = clock_pairs(self.journal.events(None))
+
+    def _fail_the_rest(self, problem: FailedError) -> None:
+        """Record the failure against every trial that it kept from running."""
+        code = problem.code if isinstance(problem, AgentError) else "device_failed"
+        advice = problem.advice if isinstance(problem, AgentError) else None
+        self.state.progress.message(str(problem))
+        for trial in {planned.trial: None for planned in self._left()}:
+            self._dropped[trial] = Failure(code, str(problem), advice)
+            self._repetition_ended(trial)
