@@ -91,7 +91,7 @@ class DeviceJournal:
         assert head.trial is not None
         if head.type == "loaded" and head.delegation is not None:
             self.delegation[head.trial] = head.delegation
-        elif head.type == "outputs" and head.tensors is not None:
+        elif head.type == "outputs" and bytes(head.tensors):
             self._want(job, head.tensors)
         if head.type in ("done", "error"):
             self.begun.discard(planned)

@@ -49,9 +49,9 @@ class DeviceWatch:
                 now, phase=head.phase or "", trial=trial, repetition=head.repetition, inferences_per_s=rate, detail=""
             )
             self._rate_since_s, self._count = time.monotonic(), 0
-        elif head.type == "samples" and head.latency_ns is not None:
+        elif head.type == "samples" and bytes(head.latency_ns):
             now = replace(now, inferences_per_s=self._rate(bytes(head.latency_ns).count(b",") + 1))
-        elif head.type == "telemetry" and head.rows is not None:
+        elif head.type == "telemetry" and bytes(head.rows):
             now = replace(now, temperature_milli_c=_hottest(head.rows) or now.temperature_milli_c)
         now = replace(now, done=done, left_s=self._left(done))
         self._show(now, force=head.type == "phase")
