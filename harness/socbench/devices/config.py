@@ -111,7 +111,8 @@ def _device(path: Path, name: str, table: Any) -> ConfiguredDevice:
     kind, _, rest = table["address"].partition(":")
     if kind not in KINDS or (kind != "local" and not rest):
         raise UsageError(
-            f"{where}: address {table['address']!r} is none of local, ssh:user@board, adb:SERIAL, adb-direct:HOST, fake:NAME"
+            f"{where}: address {table['address']!r} is none of local, ssh:user@board, adb:SERIAL, adb-direct:HOST "
+            "and fake:NAME"
         )
     foreign = sorted(set(table) - {"address"} - _OPTIONS_OF_KIND[kind])
     if foreign:

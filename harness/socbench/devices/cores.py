@@ -39,11 +39,14 @@ def _positive(value: object) -> int:
 def resolve_cores(
     choice: str | None, clusters: Sequence[CoreCluster], device: str = "the device"
 ) -> tuple[int, ...] | None:
-    """Return the CPU numbers that ``choice`` means: ``big``, ``little``, a hexadecimal mask (``0xf0``) or a list (``0,2-3``).
+    """Return the CPU numbers that ``choice`` means: ``big``, ``little``, a mask (``0xf0``) or a list (``0,2-3``).
 
     ``little`` is every CPU with the lowest maximum clock, ``big`` every other one (on a phone with one prime and three
-    middle cores: all four of them). None for no choice. Raises UsageError when the choice cannot be understood or names a CPU that the device does not have, and
-    for ``big`` and ``little`` where all cores are alike or their clocks are not known.
+    middle cores: all four of them). None for no choice.
+
+    Raises:
+        UsageError: the choice cannot be understood or names a CPU that the device does not have; ``big`` or ``little``
+            where all cores are alike or their clocks are not known.
     """
     if choice is None:
         return None

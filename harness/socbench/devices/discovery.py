@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import PurePosixPath
 
 from socbench.devices.config import ConfiguredDevice, DevicesConfig, load_config
@@ -76,15 +77,17 @@ def discover(config: DevicesConfig | None = None, *, adb: bool = True, probe_s: 
 
         for found in attached():
             addresses.add(found.device)
-            jobs.append(
-                lambda found=found: found if found.state != "ready" else probe(found.device, config, probe_s=probe_s)
-            )
+            jobs.append(partial(_usable, found, config, probe_s))
     for device in config.devices.values():
         if device.address not in addresses:
             addresses.add(device.address)
-            jobs.append(lambda device=device: probe(device.address, config, probe_s=probe_s))
+            jobs.append(partial(probe, device.address, config, probe_s=probe_s))
     with ThreadPoolExecutor(max_workers=min(32, len(jobs))) as pool:
         return list(pool.map(lambda job: job(), jobs))
+
+
+def _usable(found: Device, config: DevicesConfig, probe_s: float) -> Device:
+    return probe(found.device, config, probe_s=probe_s) if found.state == "ready" else found
 
 
 def this_machine() -> Device:

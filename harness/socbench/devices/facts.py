@@ -41,7 +41,8 @@ part macs; for i in /sys/class/net/*; do if [ -e "$i/device" ]; then value "$i/a
 part cpus
 for c in /sys/devices/system/cpu/cpu[0-9]*; do
   [ -d "$c" ] || continue; l=${c##*/cpu}
-  for f in cpufreq/cpuinfo_max_freq cpufreq/scaling_max_freq cpu_capacity regs/identification/midr_el1 topology/cluster_id; do
+  for f in cpufreq/cpuinfo_max_freq cpufreq/scaling_max_freq cpu_capacity regs/identification/midr_el1 \
+    topology/cluster_id; do
     value "$c/$f"; l="$l;$v"
   done; echo "$l"
 done
@@ -54,15 +55,16 @@ for c in /sys/class/drm/card[0-9] /sys/class/drm/card[0-9][0-9]; do
     sed -n 's/^DRIVER=/driver;/p;s/^OF_COMPATIBLE_0=/of;/p' "$c/device/uevent"; fi
 done
 for g in /proc/driver/nvidia/gpus/*/information; do [ -r "$g" ] && sed -n 's/^Model:[ 	]*/name;/p' "$g"; done
-for g in /sys/class/kgsl/kgsl-3d0/gpu_model /sys/kernel/gpu/gpu_model; do value $g; if [ -n "$v" ]; then echo "name;$v"; fi; done
-for g in /sys/class/misc/mali0/device/gpuinfo; do value $g; if [ -n "$v" ]; then echo "name;$v"; fi; done
+for g in /sys/class/kgsl/kgsl-3d0/gpu_model /sys/kernel/gpu/gpu_model /sys/class/misc/mali0/device/gpuinfo; do
+  value $g; if [ -n "$v" ]; then echo "name;$v"; fi
+done
 if command -v lspci; then part lspci; lspci -mm; fi
 part npus
 for a in /sys/class/accel/accel[0-9]*; do
   if [ -e "$a/device" ]; then value "$a/device/vendor"; l=$v; value "$a/device/device"; echo "accel;$l;$v"
     sed -n 's/^DRIVER=/driver;/p' "$a/device/uevent"; fi
 done
-for a in /dev/apex_0 /dev/hailo0 /dev/ethosu0 /dev/rknpu /dev/galcore /dev/nvhost-nvdla0; do if [ -e $a ]; then echo "node;$a"; fi; done
+for a in /dev/apex_0 /dev/hailo0 /dev/ethosu0; do if [ -e $a ]; then echo "node;$a"; fi; done
 if command -v getprop; then part getprop; getprop; fi
 if command -v dumpsys; then part battery; dumpsys battery; fi
 part end
@@ -111,7 +113,8 @@ def _facts(output: bytes, mark: str, address: str) -> Json:
     parts = dict(_sections(output, mark))
     if "uname" not in parts:
         raise DeviceStateError(
-            f"{address}: the device's shell ran the identification script and answered nothing usable; try `sh -c uname` on it"
+            f"{address}: the device's shell ran the identification script and answered nothing usable; try "
+            "`sh -c uname` on it"
         )
     lines = {name: [line.strip() for line in decode(raw).splitlines() if line.strip()] for name, raw in parts.items()}
     one = {name: (found[0] if found else None) for name, found in lines.items()}
@@ -171,7 +174,7 @@ def _page_size(text: str | None) -> int | None:
 
 
 def _cpus(lines: list[str]) -> Iterator[Json]:
-    """Yield one entry a CPU; the two identification numbers come out of MIDR_EL1 (Arm ARM, D19: bits 31:24 and 15:4)."""
+    """Yield one entry a CPU; the two identification numbers come out of MIDR_EL1 (bits 31:24, 15:4)."""
     for line in lines:
         fields = [*line.split(";"), "", "", "", "", ""][:6]
         cpu, midr = number(fields[0]), number(fields[4])

@@ -97,7 +97,7 @@ def device_key(facts: Json) -> str:
 
 
 def emulation(facts: Json) -> str | None:
-    """Return why the device counts as emulated (QEMU in software, qemu-user, the Android emulator), None if it does not.
+    """Return why the device counts as emulated (QEMU in software, qemu-user, Android's emulator), None if not.
 
     A hardware-assisted virtual machine is not emulated: its latencies are its own. QEMU on Arm does not show whether
     it is hardware-assisted, and is taken for emulated.

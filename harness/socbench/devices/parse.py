@@ -163,7 +163,7 @@ def strings(raw: str | Sequence[str] | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Battery:
-    """What ``dumpsys battery`` says, None where it does not: per mille of charge, whether power comes in, and by what."""
+    """What ``dumpsys battery`` says, None where it does not: per mille of charge, and where power comes from."""
 
     permille: int | None = None
     temperature_milli_c: int | None = None
@@ -171,7 +171,7 @@ class Battery:
 
 
 def parse_battery(text: str) -> Battery:
-    """Return the state in ``dumpsys battery``; whole keys only (``level`` is not ``pad level`` or ``Capacity level``)."""
+    """Return the state in ``dumpsys battery``; whole keys only (``level`` is not ``Capacity level``)."""
     fields: dict[str, str] = {}
     for line in text.replace("\r", "\n").split("\n"):
         key, colon, value = (piece.strip() for piece in line.partition(":"))

@@ -1,4 +1,4 @@
-"""Which SoC a device has: names that the device gives, looked up in the table; clocks and core parts decide ties. Pure."""
+"""Which SoC a device has: its names, looked up in the table; core counts and clocks decide ties. Pure."""
 
 from __future__ import annotations
 

@@ -105,6 +105,7 @@ def send_file(connection: Connection, source: Path, target: str, compression: st
     with source.open("rb") as stream:
         mode = stat.S_IFREG | (0o755 if source.stat().st_mode & 0o111 else 0o644)
         name = target.encode("utf-8", "surrogateescape")
+        blocks: Iterator[bytes | memoryview]
         if compression == "none":
             path = name + b",%d" % mode
             connection.send(b"SEND" + struct.pack("<I", len(path)) + path)

@@ -41,7 +41,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of ``devices-l``: serial (not unique), USB path (``usb:1-2``) if any, state (may be a sentence), the rest."""
+    """One line of ``devices-l``: serial (not unique), state (may be a sentence), USB path (``usb:1-2``), the rest."""
 
     serial: str
     state: str
@@ -50,7 +50,7 @@ class Listed:
 
 
 def configured_server() -> Server:
-    """Return the server that the adb program would use: ADB_SERVER_SOCKET, ANDROID_ADB_SERVER_ADDRESS and _PORT, else 5037."""
+    """Return the server that the adb program would use: ADB_SERVER_SOCKET, ANDROID_ADB_SERVER_PORT, else 5037."""
     spec = os.environ.get("ADB_SERVER_SOCKET", "")
     if spec.startswith("tcp:"):
         host, _, port = spec.removeprefix("tcp:").rpartition(":")
@@ -62,7 +62,7 @@ def configured_server() -> Server:
 
 
 def find_adb() -> Path | None:
-    """Return the adb program: on the PATH, else the one that the ``adbutils`` package carries; None when there is none."""
+    """Return the adb program: on the PATH, else the ``adbutils`` package's; None when there is none."""
     found = shutil.which("adb")
     if found:
         return Path(found)
@@ -98,7 +98,8 @@ def ensure_server(*, start_s: float = 10.0) -> Server:
     adb = find_adb()
     if adb is None:
         raise ChannelError(
-            f"no ADB server runs at {where} and there is no adb program to start one: install adb (Debian: `sudo apt install adb`, anywhere: `pip install 'socbench[adb]'`)"
+            f"no ADB server runs at {where} and there is no adb program to start one: install adb "
+            "(Debian: `sudo apt install adb`, anywhere: `pip install 'socbench[adb]'`)"
         )
     argv = [str(adb), "-P", str(server.port), "start-server"]
     try:
@@ -285,7 +286,8 @@ def connect(server: Server, host_and_port: str, deadline: Deadline) -> None:
     said = query(server, f"host:connect:{host_and_port}", deadline)
     if not said.startswith(("connected", "already connected")):
         raise ChannelError(
-            f"adb:{host_and_port} cannot be reached: {said.strip()}; check the address, and that wireless debugging or `adb tcpip` is on"
+            f"adb:{host_and_port} cannot be reached: {said.strip()}; check the address, and that wireless debugging or "
+            "`adb tcpip` is on"
         )
 
 
@@ -311,15 +313,33 @@ def send_packet(connection: Connection, kind: int, data: bytes | memoryview = b"
     connection.send(struct.pack("<BI", kind, len(data)) + bytes(data))
 
 
+class PacketReader:
+    """Cuts a byte stream into shell v2 packets, however it arrives."""
+
+    def __init__(self, name: str = "the device") -> None:
+        self._pending = bytearray()
+        self._name = name
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Take data in, yield the packets that are complete."""
+        self._pending += data
+        while len(self._pending) >= 5:
+            kind, size = struct.unpack_from("<BI", self._pending)
+            if size > _PACKET_LIMIT_BYTES:
+                raise ChannelError(f"{self._name} sent a packet of {size} bytes, which no ADB device does")
+            if len(self._pending) < 5 + size:
+                return
+            content = bytes(self._pending[5 : 5 + size])
+            del self._pending[: 5 + size]
+            yield kind, content
+
+
 def packets(connection: Connection) -> Iterator[tuple[int, bytes]]:
     """Yield the shell v2 packets of a connection up to and with EXIT."""
     while True:
         kind, size = struct.unpack("<BI", connection.receive(5))
         if size > _PACKET_LIMIT_BYTES:
-            raise ChannelError(
-                f"{connection.name} sent a packet of {size} bytes, which no ADB device does: the stream is broken"
-            )
-        data = connection.receive(size)
-        yield kind, data
+            raise ChannelError(f"{connection.name} sent a packet of {size} bytes, which no ADB device does")
+        yield kind, connection.receive(size)
         if kind == EXIT:
             return

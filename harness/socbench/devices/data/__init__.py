@@ -10,7 +10,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class SocFacts:
-    """One row of ``socs.csv``: a SoC by the name ``ro.soc.model`` has for it, its other names, and where facts are from."""
+    """One row of ``socs.csv``: a SoC as ``ro.soc.model`` names it, its other names, where the facts are from."""
 
     vendor: str
     model: str
@@ -23,7 +23,7 @@ class SocFacts:
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    with (files(__package__) / name).open(encoding="utf-8", newline="") as stream:
+    with (files(__package__) / name).open(encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
