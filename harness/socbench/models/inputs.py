@@ -237,6 +237,15 @@ def _seeded(spec: TensorSpec, seed: int, shape: tuple[int, ...]) -> Any:
     return values.astype(spec.dtype).reshape(shape)
 
 
+def dequantised(values: Any, spec: TensorSpec | None) -> Any:
+    """Return the numbers that a quantised output means, ``scale * (q - zero_point)``; others as they are."""
+    import numpy as np
+
+    if values.dtype.kind not in "iu" or spec is None or not spec.scale:
+        return values
+    return (values.astype(np.float32) - (spec.zero_point or 0)) * np.float32(spec.scale)
+
+
 def to_reference(outputs: Mapping[str, Any], variant: Variant, card: Card) -> dict[str, Any]:
     """Return raw outputs ``{name: (count, *shape)}`` as float32 under the reference's names, order and layout.
 
@@ -252,9 +261,7 @@ def to_reference(outputs: Mapping[str, Any], variant: Variant, card: Card) -> di
         name = declared.name if declared.name in outputs else names[index] if index < len(names) else None
         if name is None:
             raise ModelError(f"{variant.variant} of {card.model} gave no output {declared.name}")
-        values, spec = np.asarray(outputs[name]), specs.get(name)
-        if values.dtype.kind in "iu" and spec is not None and spec.scale:
-            values = (values.astype(np.float32) - (spec.zero_point or 0)) * np.float32(spec.scale)
+        values = dequantised(np.asarray(outputs[name]), specs.get(name))
         if variant.format == "tflite" and declared.layout == "NCHW" and values.ndim == 5:
             values = np.moveaxis(values, -1, 2)
         made[declared.name] = np.ascontiguousarray(values, np.float32)

@@ -15,7 +15,7 @@ from socbench.errors import FailedError, ModelError
 from socbench.models import child
 from socbench.models.cache import cache_folder, digest_of, sha256_of_files
 from socbench.models.cards import Card
-from socbench.models.inputs import DEFAULT_SEED, InputData, probe_inputs, seeded_inputs, to_reference
+from socbench.models.inputs import DEFAULT_SEED, InputData, dequantised, probe_inputs, seeded_inputs, to_reference
 from socbench.models.inspect import inspect_file
 from socbench.models.variants import build
 from socbench.records import Variant
@@ -53,7 +53,7 @@ def self_reference(path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int 
     """Return ``{name: (1, *shape)}``: a user's file by its own format's plainest arithmetic, on the seeded inputs.
 
     .tflite: LiteRT's reference kernels; .onnx: ONNX Runtime with graph optimisation off; .xml: OpenVINO at f32 in its
-    accuracy mode with one thread (no independent reference). Integer outputs are raw.
+    accuracy mode with one thread (no independent reference). Quantised outputs are given as the numbers they mean.
     Raises ModelError (a shape that does not fit, an operation that the runtime lacks) and FailedError.
     """
     facts = inspect_file(path)
@@ -63,7 +63,9 @@ def self_reference(path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int 
     if missing:
         raise ModelError(f"{path.name}: no shape is given for the input {missing[0]}")
     arrays = seeded_inputs(facts.inputs, seed, shapes)
-    return _computed(path, facts.format, {name: array[None] for name, array in arrays.items()}, path.name)
+    outputs = _computed(path, facts.format, {name: array[None] for name, array in arrays.items()}, path.name)
+    specs = {spec.name: spec for spec in facts.outputs}
+    return {name: dequantised(values, specs.get(name)) for name, values in outputs.items()}
 
 
 def _arrays(inputs: list[InputData]) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from socbench.errors import ModelError
+from socbench.models.formats.openvino import own_name
 
 Run = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -72,21 +71,23 @@ def _openvino(path: str, shapes: dict[str, tuple[int, ...]]) -> Run:
 
     core = openvino.Core()
     model = core.read_model(path)
-    ports = {port.get_any_name(): port for port in model.inputs if port.get_names()}
-    if len(ports) != len(model.inputs):
-        raise ModelError(f"{Path(path).name} has an input without a name")
+    ports = {_name(port): port for port in model.inputs}
     model.reshape({ports[name]: list(shape) for name, shape in shapes.items()})
     settings = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY", "INFERENCE_NUM_THREADS": 1}
     compiled = core.compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
-    outputs = list(compiled.outputs)
-    names = [port.get_any_name() if port.get_names() else f"output{index}" for index, port in enumerate(outputs)]
+    names = [_name(port) for port in model.outputs]
+    places = [_name(port) for port in model.inputs]
 
     def once(inputs: dict[str, Any]) -> dict[str, Any]:
-        request.infer(inputs)
+        request.infer([inputs[name] for name in places])
         return {name: request.get_output_tensor(index).data.copy() for index, name in enumerate(names)}
 
     return once
+
+
+def _name(port: Any) -> str:
+    return own_name(port.get_node().get_friendly_name().split("/sink_port_")[0], port.get_names())
 
 
 _LOADERS: dict[str, Callable[[str, dict[str, tuple[int, ...]]], Run]] = {

@@ -54,7 +54,7 @@ def build(card: Card, variant: Variant, *, progress: Progress | None = None) -> 
     operation where it says one, when a converter fails.
     """
     if _is_source(card, variant):
-        return _described(card, replace(variant, path=str(_source_path(card, variant.format))))
+        return _own(card, variant)
     if variant.format not in CONVERTED:
         raise ModelError(f"{variant.variant} of {card.model} cannot be made: there is no converter to {variant.format}")
     source = _source_of(card, variant)
@@ -179,10 +179,10 @@ def _need_tools(card: Card, variant: Variant) -> None:
 def _if_built(card: Card, variant: Variant) -> Variant:
     """Return the variant with what is known of its file without making it."""
     if _is_source(card, variant):
-        own = card.files[variant.format]  # type: ignore[index]
-        path = card.folder / own.path
-        size = path.stat().st_size if path.is_file() else None
-        return replace(variant, path=str(path) if size else None, size_bytes=size, sha256=own.sha256)
+        try:
+            return _own(card, variant)
+        except (ModelError, FailedError):  # build() says what is wrong with it
+            return variant
     source = _source_of(card, variant)
     needed = "onnx" if source.precision != "fp32" else source.format
     if variant.format not in CONVERTED or needed not in card.files:
@@ -191,6 +191,29 @@ def _if_built(card: Card, variant: Variant) -> Variant:
         return _load(cache_folder("variants") / _key(card, variant), variant) or variant
     except ModelError:  # the calibration data are not here: it is not built, and build() says why it cannot be
         return variant
+
+
+def _own(card: Card, variant: Variant) -> Variant:
+    """Return a file of the card itself as a variant; what it says of itself is kept, so that it is read only once."""
+    path = _source_path(card, variant.format)
+    key = digest_of([_digest(path), str(path), variant.variant, msgspec.to_builtins(card.inputs), VERSION])[:40]
+    kept = cache_folder("facts") / f"{key}.json"
+    try:
+        found = msgspec.json.decode(kept.read_bytes(), type=Variant)
+        if all(item.is_file() for item in _files(found)):
+            return found
+    except (OSError, msgspec.MsgspecError):
+        pass
+    made = _described(card, replace(variant, path=str(path)))
+    work = kept.with_name(f".{key}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        work.write_bytes(msgspec.json.encode(made))
+        work.replace(kept)
+    except OSError as problem:
+        raise FailedError(
+            f"the cache {kept.parent} cannot be written: {problem.strerror}; make room there"
+        ) from problem
+    return made
 
 
 def _described(card: Card, variant: Variant) -> Variant:

@@ -11,15 +11,15 @@ from socbench.models.inspect import FileFacts
 from socbench.records import TensorSpec
 
 
-class _Tensor(msgspec.Struct):
+class _Tensor(msgspec.Struct, frozen=True):
     name: str
     dtype: str
     shape: tuple[int | None, ...]
 
 
 class _Script(msgspec.Struct):
-    inputs: tuple[_Tensor, ...] = ()
-    outputs: tuple[_Tensor, ...] = ()
+    inputs: tuple[_Tensor, ...] = (_Tensor("x", "float32", (1, 4)),)
+    outputs: tuple[_Tensor, ...] = (_Tensor("y", "float32", (1, 2)),)
     precision: str = "fp32"
 
 

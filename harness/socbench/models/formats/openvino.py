@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,10 @@ def _facts(root: ElementTree.Element, weights: Path) -> FileFacts:
             dynamic=False,
         ),
         inputs=tuple(_spec(layer) for layer in layers.values() if layer.attrib["type"] == "Parameter"),
-        outputs=tuple(_spec(layers[sources[number, "0"]]) for number in results),
+        outputs=tuple(
+            _spec(layers[sources[number, "0"]], layers[number].attrib.get("name", "").split("/sink_port_")[0])
+            for number in results
+        ),
         parameters=sum(elements.values()),
         ops=Counter({name: count for name, count in types.items() if name not in ("Const", "Parameter", "Result")}),
         quant_scheme=("per_channel" if max(scales) > 1 else "per_tensor") if scales else None,
@@ -142,10 +146,16 @@ def _port(layer: ElementTree.Element, side: str = "output", index: int = 0) -> t
     return _TYPES.get(port.attrib["precision"].lower().replace("fp", "f"), "unknown"), shape
 
 
-def _spec(layer: ElementTree.Element) -> TensorSpec:
+def _spec(layer: ElementTree.Element, own: str | None = None) -> TensorSpec:
     kind, shape = _port(layer)
-    names = layer.findall("output/port")[0].attrib.get("names", layer.attrib.get("name", ""))
-    return TensorSpec(names.split(",")[0], kind, shape)
+    names = layer.findall("output/port")[0].attrib.get("names", "").split(",")
+    return TensorSpec(own_name(own or layer.attrib.get("name", ""), names), kind, shape)
+
+
+def own_name(own: str, names: Iterable[str]) -> str:
+    """Return the file's own name of a tensor: passes of OpenVINO leave further names on it, in no order."""
+    given = sorted(name for name in names if name)
+    return own if own in given or not given else given[0]
 
 
 def _multiply_adds(layer: ElementTree.Element) -> int | None:
