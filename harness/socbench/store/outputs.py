@@ -70,7 +70,9 @@ class Outputs:
 
     def _reference_id(self, trial: Json) -> str | None:
         named = trial.get("fidelity_to") or "reference"
-        guesses = [named, f"reference:{trial['model']}", f"reference:{trial.get('model_sha256')}"]
+        guesses = [named]
+        if not named.startswith("reference:"):
+            guesses = [f"reference:{trial['model']}", f"reference:{trial.get('model_sha256')}"]
         return next((guess for guess in guesses if (guess, 0, "reference") in self._groups), None)
 
     def _compare(
@@ -96,7 +98,7 @@ class Outputs:
         by_name = {tensor["name"]: value for tensor, value in zip(tensors, measured, strict=True)}
         if len(by_name) == len(names) and set(by_name) == set(names):
             measured = [by_name[name] for name in names]
-        suffix = reference.removeprefix("reference:")
+        suffix = reference.removeprefix("reference:").split(":")[0]
         named = "self" if len(suffix) == _SHA256_LENGTH else "reference"
         return fidelity.compare_outputs(measured, values, tensors[0]["count"] or 1, tolerance, named)
 
