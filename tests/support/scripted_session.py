@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from socbench.records import Failure, Json, TrialPlan
 from socbench.store import events
 from socbench.store.writer import SessionWriter
@@ -152,7 +151,7 @@ def write_session(
 
 
 def simple_session(store: Path, session: str, medians: Mapping[str, Sequence[int]], **fields: Any) -> Path:
-    """A session of trials that differ in their runtime: ``{runtime: [median of repetition 1, ...]}``, 60 samples each."""
+    """Trials that differ in their runtime: ``{runtime: [median of repetition 1, ...]}``, 60 samples a repetition."""
     script, trials = Script(), []
     for index, (runtime, values) in enumerate(medians.items(), 1):
         trial = plan(f"t{index:03d}", runtime=runtime)

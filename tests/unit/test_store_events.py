@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from socbench.errors import ProtocolError
 from socbench.records import Failure
 from socbench.store import events
+
 from tests.support.scripted_session import NO_DELEGATE, Script, plan
 
 
@@ -156,7 +156,7 @@ JSON_VALUES = st.recursive(
 )
 MEMBERS = sorted({"phase", "detail", "latency_ns", "gap_ns", "start_ns", "late_ns", "rows", "tensors", "stage", "count",
                   "power", "cpu_ns", "code", "message", "delegation", "threads_effective", "details", "steady",
-                  "repetition", "gap_ns", "load_ns"})  # fmt: skip
+                  "repetition", "load_ns"})  # fmt: skip
 
 
 @settings(max_examples=300, deadline=None)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-
 from socbench.errors import SelectorError, StoreError
 from socbench.store import events, reader
 from socbench.store.schema import TABLES, from_rows
 from socbench.store.writer import SessionWriter
+
 from tests.support.scripted_session import Script, document, plan, simple_session, write_session
 
 
