@@ -1,0 +1,90 @@
+"""Every transport passes the one suite in this folder.
+
+To add one: append its name to ``KINDS`` and define two fixtures here (or import them from ``tests/support``):
+``NAME_transport`` yields an open transport with an empty root, ``NAME_full_disk`` one that has no room for a megabyte.
+``reopen`` opens the same device again.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from socbench.transports import open_transport
+from socbench.transports.base import Deadline, Transport
+
+KINDS = ["local", "fake"]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def transport(request: pytest.FixtureRequest, kind: str) -> Transport:
+    found: Transport = request.getfixturevalue(f"{kind}_transport")
+    return found
+
+
+@pytest.fixture
+def full_disk(request: pytest.FixtureRequest, kind: str) -> Transport:
+    found: Transport = request.getfixturevalue(f"{kind}_full_disk")
+    return found
+
+
+@pytest.fixture
+def reopen(transport: Transport) -> Iterator[Callable[[], Transport]]:
+    """Open the device of ``transport`` once more, over a channel of its own."""
+    opened: list[Transport] = []
+
+    def again() -> Transport:
+        opened.append(open_transport(transport.address))
+        return opened[-1]
+
+    yield again
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def soon() -> Deadline:
+    return Deadline.after(60.0, "a command of the conformance suite")
+
+
+@pytest.fixture
+def local_transport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transport]:
+    monkeypatch.setenv("SOCBENCH_DEVICE_ROOT", str(tmp_path / "device"))
+    opened = open_transport("local")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def local_full_disk(local_transport: Transport) -> Iterator[Transport]:
+    # A limit on file sizes stands for the full disk: it needs no root, and ends a write in the middle as a disk does.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, hard))
+    yield local_transport
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def fake_transport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transport]:
+    monkeypatch.setenv("SOCBENCH_FAKE_ROOT", str(tmp_path / "fakes"))
+    opened = open_transport("fake:conformance")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def fake_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transport]:
+    script = tmp_path / "fakes.json"
+    script.write_text('{"conformance": {"disk_bytes": 262144}}', encoding="utf-8")
+    monkeypatch.setenv("SOCBENCH_FAKE_ROOT", str(tmp_path / "fakes"))
+    monkeypatch.setenv("SOCBENCH_FAKE_SCRIPT", str(script))
+    opened = open_transport("fake:conformance")
+    yield opened
+    opened.close()
