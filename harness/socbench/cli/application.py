@@ -112,7 +112,8 @@ def command_group(
     class Group(SuggestingGroup):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             wants_help = bool(args) and args[0] in ctx.help_option_names
-            if default and not wants_help and (not args or args[0].startswith("-")):
+            completing = ctx.resilient_parsing
+            if default and not completing and not wants_help and (not args or args[0].startswith("-")):
                 args = [default, *args]
             return super().parse_args(ctx, args)
 

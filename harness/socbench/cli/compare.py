@@ -20,7 +20,7 @@ app, command = single_command(
     epilog=examples(
         "socbench compare before after  # two sessions by their labels",
         "socbench compare latest --by runtime  # the runtimes of one session",
-        "socbench compare latest  # the arms of a session run with --ab",
+        "socbench compare latest  # the arms of run --ab",
         "socbench compare main latest --fail-above 5% --junit gate.xml",
     )
 )

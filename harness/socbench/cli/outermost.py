@@ -80,7 +80,7 @@ def usage_sentence(error: Any) -> str:
     command = context.command_path if context else "socbench"
     name = type(error).__name__
     if name == "NoSuchOption":
-        known = [option for param in context.command.params for option in param.opts] if context else []
+        known = [option for param in context.command.get_params(context) for option in param.opts] if context else []
         text = f"there is no option {error.option_name}{nearest(error.option_name, known)}"
     elif name == "MissingParameter" and error.param is not None:
         text = f"{_param(error.param)} is missing"
@@ -121,6 +121,10 @@ def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(root)
     if "_SOCBENCH_COMPLETE" in os.environ:
+        # Typer does this for applications that have its own --install-completion, which ours replaces.
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
         command.main(arguments, prog_name="socbench", complete_var="_SOCBENCH_COMPLETE")
     try:
         with _context(command, arguments) as context:

@@ -1,0 +1,74 @@
+"""Proves runtimes and delegates: one short session in a store of its own, its rows read as states."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from socbench.plan import RunRequest
+from socbench.records import TrialRow
+from socbench.session import Progress
+
+PROOF_MODEL = "resnet8"
+"""The smallest network of the zoo, with a reference to hold the answers against."""
+
+_WRONG = {"output_wrong", "output_not_finite", "output_constant"}
+
+
+def diagnose(
+    devices: Sequence[str], runtimes: Sequence[str], *, progress: Progress, argv: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    """Run the smallest network on every runtime and delegate of ``devices`` and say what came of each.
+
+    Returns the objects of ``doctor --json``. Emulated accelerators run too: their answers can be right.
+    """
+    from socbench import results
+    from socbench.session import run_session
+
+    request = RunRequest(
+        targets=(PROOF_MODEL,), devices=tuple(devices), runtimes=tuple(runtimes), precisions=("fp32",),
+        delegates=("cpu", "gpu", "npu", "nnapi"), scenarios=("single_stream",), repeat=1, min_time_s=0.05, min_count=5,
+        allow_emulated=True, profile=False, argv=argv,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="socbench-doctor-") as folder:
+        store = Path(folder)
+        session = run_session(request, store=store, progress=progress).session
+        return [check(row) for row in results.trial_rows(store, session)]
+
+
+def check(row: TrialRow) -> dict[str, Any]:
+    """Return one object of ``doctor --json`` for a row of the proof."""
+    state, reason, fix = _state(row)
+    return {
+        "device": row.device,
+        "runtime": row.runtime,
+        "runtime_version": row.runtime_version,
+        "delegate": row.delegate,
+        "environment": row.environment,
+        "accelerator": row.accelerator,
+        "state": state,
+        "reason": reason,
+        "fix": fix,
+    }
+
+
+def _state(row: TrialRow) -> tuple[str, str | None, str | None]:
+    if row.status != "done":
+        error = row.error
+        return "unavailable", error.message if error else row.status, error.advice if error else None
+    reasons = {reason.code: reason for reason in row.reasons}
+    wrong = next((reasons[code] for code in sorted(_WRONG) if code in reasons), None)
+    if wrong is not None:
+        return "wrong_answer", wrong.text, wrong.advice
+    if row.delegation == "fell_back":
+        # What was asked for did not run: for the one who asks, that is not there.
+        fell = reasons.get("fell_back")
+        return "unavailable", fell.text if fell else f"ran on {row.delegate_effective}", fell.advice if fell else None
+    if "emulated" in reasons:
+        return "emulated", reasons["emulated"].text, None
+    if row.delegation == "partial":
+        taken = f"{row.nodes_delegated} of {row.nodes_total} operations" if row.nodes_total else "a part"
+        return "partial", f"takes {taken} of {row.model}", None
+    return "works", None, None

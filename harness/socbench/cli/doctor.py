@@ -1,0 +1,46 @@
+"""socbench doctor: prove each runtime and delegate by computing an answer"""
+
+from __future__ import annotations
+
+import sys
+
+from socbench.cli import options
+from socbench.cli.application import examples, single_command
+from socbench.cli.output import print_json
+
+app, command = single_command(
+    epilog=examples(
+        "socbench doctor  # this machine",
+        "socbench doctor --runtime openvino",
+        "socbench doctor -d adb:R58M12ABCDE --json",
+    )
+)
+
+
+@command
+def doctor(
+    device: options.Devices = None,
+    runtime: options.Runtimes = None,
+    as_json: options.Json = False,
+) -> int:
+    """Prove each runtime and delegate by computing an answer and checking it; say how to fix what fails.
+
+    Exit code 1 when an answer is wrong or a device has nothing that works.
+    """
+    from socbench.cli.diagnosis import diagnose
+    from socbench.cli.progress import watching
+
+    devices = options.listed(device) or ("local",)
+    with watching() as progress:
+        checks = diagnose(
+            devices, options.listed(runtime), progress=progress, argv=("socbench", *sys.argv[1:])
+        )  # fmt: skip
+    if as_json:
+        print_json(checks)
+    else:
+        from socbench.render.terminal import make_console, print_doctor
+
+        print_doctor(make_console(), checks)
+    useful = {check["device"] for check in checks if check["state"] in ("works", "partial", "emulated")}
+    wrong = any(check["state"] == "wrong_answer" for check in checks)
+    return 1 if wrong or any(name not in useful for name in {check["device"] for check in checks}) else 0
