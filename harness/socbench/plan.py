@@ -166,6 +166,24 @@ def expand(
     return Plan(numbered, order, seed, round(max(estimates, default=0.0), 1))
 
 
+def runtimes_needed(request: RunRequest, models: Sequence[ModelChoice], suite: Suite | None) -> tuple[str, ...]:
+    """Return the runtimes that a device must be asked about: those named, else those that take a file of the models.
+
+    Raises UsageError for a runtime, precision or scenario that nobody knows, before any device is touched.
+    """
+    request = _with_suite(request, suite)
+    _check("runtime", request.runtimes, RUNTIMES)
+    _check("precision", request.precisions, PRECISIONS)
+    _check("scenario", request.scenarios, SCENARIOS)
+    words = [pair.partition("=") for arm in request.ab or () for pair in arm.split(",")]
+    named = [*request.runtimes, *(value.strip() for name, _, value in words if name.strip() == "runtime")]
+    _check("runtime", named, RUNTIMES)
+    if named and (request.runtimes or all("runtime=" in arm for arm in request.ab or ())):
+        return tuple(dict.fromkeys(named))
+    formats = {variant.format for model in models for variant in model.variants}
+    return tuple(name for name in RUNTIMES if formats & set(FORMATS_OF_RUNTIME[name]))
+
+
 def check_names(request: RunRequest, devices: Sequence[DeviceAbilities]) -> None:
     """Raise UsageError for a runtime, delegate, precision or scenario that nobody knows, with the nearest name."""
     probed = {str(entry["runtime"]) for abilities in devices for entry in abilities.runtimes}

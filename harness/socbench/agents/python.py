@@ -9,6 +9,7 @@ import os
 import sys
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -124,23 +125,43 @@ def find_python(channel: Channel, *, deadline: Deadline) -> Json:
         ) from problem
 
 
-def probe(agent: Agent, device_key: str, boot_id: str | None, *, deadline: Deadline) -> list[Json]:
-    """Return the agent's capabilities (docs/protocol.md), from the host's cache where nothing can have changed.
+def probe(
+    agent: Agent, device_key: str, boot_id: str | None, runtimes: Sequence[str], *, deadline: Deadline
+) -> list[Json]:
+    """Return the agent's capabilities (docs/protocol.md) for ``runtimes``, from the host's cache where it has them.
 
     They may change with the device, its boot (drivers), the agent, the interpreter and its packages: all are the key.
+    Raises AgentError and ChannelError as :meth:`Agent.call` does.
     """
     key = digest_of({"device": device_key, "boot": boot_id, "agent": agent.identity})
-    cached = cache_folder("probes") / f"{key}.json"
+    folder = cache_folder("probes")
+    known = {name: _cached(folder / f"{key}.{name}.json") for name in runtimes}
+    asked = [name for name, entry in known.items() if entry is None]
+    if asked:
+        arguments = [word for name in asked for word in ("--runtime", name)]
+        answer = agent.call("probe", *arguments, deadline=deadline).get("runtimes")
+        if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):
+            raise ProtocolError(f"the agent on {agent.channel.address} gave no list of runtimes when it was probed")
+        for entry in answer:
+            name = entry.get("runtime")
+            if name in asked:
+                known[name] = entry
+                _keep(folder / f"{key}.{name}.json", entry)
+    return [entry for entry in known.values() if entry is not None]
+
+
+def _cached(path: Path) -> Json | None:
     try:
-        known = json.loads(cached.read_text(encoding="utf-8"))
-        if isinstance(known, list):
-            return known
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        pass
-    runtimes = agent.call("probe", deadline=deadline).get("runtimes")
-    if not isinstance(runtimes, list) or not all(isinstance(r, dict) and "runtime" in r for r in runtimes):
-        raise ProtocolError(f"the agent on {agent.channel.address} gave no list of runtimes when it was probed")
-    partial = cached.with_name(f"{cached.name}.{os.getpid()}")
-    partial.write_text(json.dumps(runtimes), encoding="utf-8")
-    partial.replace(cached)
-    return runtimes
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _keep(path: Path, entry: Json) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        partial.write_text(json.dumps(entry), encoding="utf-8")
+        partial.replace(path)
+    except OSError as problem:
+        raise FailedError(f"what a device can do can't be kept in {path.parent}: {problem.strerror}") from problem

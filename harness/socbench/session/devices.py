@@ -81,12 +81,15 @@ def open_devices(
     session: str,
     *,
     agent: str,
+    runtimes: tuple[str, ...],
     wait: bool,
     stop: threading.Event,
     say: Callable[[str], None],
     step: Callable[[str], None],
 ) -> list[OpenDevice]:
-    """Open every device, side by side; when one can't be opened the others are given back and its error is raised.
+    """Open every device, side by side, and ask it about ``runtimes``.
+
+    When one can't be opened the others are given back and its error is raised.
 
     Raises UsageError for an address or agent that nobody knows, FailedError for one in use (``wait`` false),
     ChannelError for one that can't be reached, AgentError for one that can't run the agent.
@@ -99,7 +102,7 @@ def open_devices(
 
     def one(address: str) -> None:
         try:
-            opened.append(_open(address, session, KINDS[agent], wait, stop, say, step))
+            opened.append(_open(address, session, KINDS[agent], runtimes, wait, stop, say, step))
         except SocbenchError as problem:
             problems.append(problem)
 
@@ -121,6 +124,7 @@ def _open(
     address: str,
     session: str,
     kind: AgentKind,
+    runtimes: tuple[str, ...],
     wait: bool,
     stop: threading.Event,
     say: Callable[[str], None],
@@ -136,7 +140,7 @@ def _open(
         on_device = None if shares_host else DeviceLease(channel)
         if on_device is not None:
             on_device.take(session, wait=wait, stop=stop, say=say)
-        agent, abilities = _ask(channel, kind, session, step)
+        agent, abilities = _ask(channel, kind, session, runtimes, step)
     except BaseException:
         if channel is not None:
             channel.close()
@@ -145,7 +149,9 @@ def _open(
     return OpenDevice(address, channel, agent, abilities, lease, on_device, _orphan_after_s(shares_host))
 
 
-def _ask(channel: Channel, kind: AgentKind, session: str, step: Callable[[str], None]) -> tuple[Agent, DeviceAbilities]:
+def _ask(
+    channel: Channel, kind: AgentKind, session: str, runtimes: tuple[str, ...], step: Callable[[str], None]
+) -> tuple[Agent, DeviceAbilities]:
     """Install the agent and return it with what the device is and can do."""
     deadline = Deadline.after(_SETUP_S, f"the agent on {channel.address}")
     agent = kind.install(channel, deadline=deadline, say=step)
@@ -157,10 +163,10 @@ def _ask(channel: Channel, kind: AgentKind, session: str, step: Callable[[str], 
         name = channel.address.removeprefix("fake:")
         device = dataclasses.replace(device, key=f"fake-{name}", name=f"fake device {name}", emulated=True)
     boot_id = facts.get("boot_id")
-    runtimes = probe(
-        agent, device.key, str(boot_id) if boot_id else None, deadline=Deadline.after(_PROBE_S, "the probe")
+    found = probe(
+        agent, device.key, str(boot_id) if boot_id else None, runtimes, deadline=Deadline.after(_PROBE_S, "the probe")
     )
-    return agent, DeviceAbilities(device, tuple(runtimes))
+    return agent, DeviceAbilities(device, tuple(found))
 
 
 def _stop_leftovers(channel: Channel, agent: Agent, session: str) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from socbench.errors import ChannelError, Interrupted, StoreError, UsageError
-from socbench.plan import DeviceAbilities, RunRequest, expand
+from socbench.models.suites import Suite
+from socbench.plan import DeviceAbilities, ModelChoice, RunRequest, expand, runtimes_needed
 from socbench.records import Json, Plan
 from socbench.session.devices import OpenDevice, open_devices
 from socbench.session.models import Gathered, Gatherer, build_missing, choose_models
@@ -59,8 +60,10 @@ def run_session(request: RunRequest, *, store: Path, progress: Progress) -> Sess
     session = new_session_id()
     shared = LockedProgress(progress)
     stop = threading.Event()
-    with _terminable(), _held(request, session, stop, shared) as devices:
-        saved, gathered = _prepare(request, session, devices, shared)
+    models, suite = choose_models(request)
+    runtimes = runtimes_needed(request, models, suite)
+    with _terminable(), _held(request, session, runtimes, stop, shared) as devices:
+        saved, gathered = _prepare(request, session, models, suite, devices, shared)
         writer = SessionWriter.create(store, _document(saved, gathered, devices))
         with writer:
             save(writer.journal, saved)
@@ -85,7 +88,8 @@ def resume_session(session: str, *, store: Path, progress: Progress) -> SessionR
     with SessionWriter.open(folder) as writer:
         saved = load_saved(writer.journal, folder.name)
         request = replace(saved.request, devices=tuple(saved.plan.order))
-        with _terminable(), _held(request, folder.name, stop, shared) as devices:
+        runtimes = tuple({trial.runtime for trial in saved.plan.trials if trial.excluded is None})
+        with _terminable(), _held(request, folder.name, runtimes, stop, shared) as devices:
             _check_same(writer.document, devices)
             writer.update(status="running", ended=None)
             return _run(_state(saved, writer, shared, stop), devices)
@@ -95,7 +99,8 @@ def plan_session(request: RunRequest, *, progress: Progress) -> Plan:
     """Return the plan that ``run_session`` would run (``--plan-only``); probes devices, builds and runs nothing."""
     models, suite = choose_models(request)
     stop = threading.Event()
-    with _held(request, new_session_id(), stop, LockedProgress(progress)) as devices:
+    runtimes = runtimes_needed(request, models, suite)
+    with _held(request, new_session_id(), runtimes, stop, LockedProgress(progress)) as devices:
         return expand(request, [device.abilities for device in devices], models, suite=suite, seed=_seed(request))
 
 
@@ -127,13 +132,16 @@ def check_store(store: Path) -> None:
 
 
 @contextmanager
-def _held(request: RunRequest, session: str, stop: threading.Event, progress: Progress) -> Iterator[list[OpenDevice]]:
+def _held(
+    request: RunRequest, session: str, runtimes: tuple[str, ...], stop: threading.Event, progress: Progress
+) -> Iterator[list[OpenDevice]]:
     """Hold the devices of a request; they are given back whatever happens."""
     try:
         devices = open_devices(
             request.devices or ("local",),
             session,
             agent=request.agent,
+            runtimes=runtimes,
             wait=request.wait,
             stop=stop,
             say=progress.message,
@@ -170,10 +178,14 @@ def _seed(request: RunRequest) -> int:
 
 
 def _prepare(
-    request: RunRequest, session: str, devices: list[OpenDevice], progress: Progress
+    request: RunRequest,
+    session: str,
+    models: list[ModelChoice],
+    suite: Suite | None,
+    devices: list[OpenDevice],
+    progress: Progress,
 ) -> tuple[SavedSession, Gathered]:
     """Plan, make the models that the plan needs, plan again without those that can't be made, gather their inputs."""
-    models, suite = choose_models(request)
     abilities = [device.abilities for device in devices]
     seed = _seed(request)
     input_seed = request.seed or 0
