@@ -38,6 +38,14 @@ def listens(port: int) -> bool:
     return False
 
 
+def with_small_disk(folder: Path, argv: list[str]) -> list[str]:
+    """Return ``argv`` with 2 MB of disk mounted at ``folder``, in a mount namespace of its own (of no use outside)."""
+    folder.mkdir()
+    script = 'mount -t tmpfs -o size=2m small "$1" && shift && exec "$@"'
+    namespaces = ["--mount"] if os.geteuid() == 0 else ["--mount", "--map-root-user"]
+    return ["unshare", *namespaces, "sh", "-c", script, "sh", str(folder), *argv]
+
+
 class Daemon:
     """A process of ours, ended with its whole session."""
 
@@ -81,9 +89,17 @@ class RealAdbd:
     ``environment`` is what a phone's shell would see; nothing of ours goes in.
     """
 
-    def __init__(self, folder: Path, *, properties: dict[str, str] | None = None, authenticating: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        properties: dict[str, str] | None = None,
+        authenticating: bool = False,
+        small_disk: bool = False,
+    ) -> None:
         self.home = folder / "home"
         self.home.mkdir(parents=True)
+        self.small_disk = folder / "small-disk"
         self.port = free_port()
         prompts = folder / "prompt"
         listed = {"ro.product.name": "testphone", "ro.product.model": "Test Phone", "ro.product.device": "fake"}
@@ -103,7 +119,8 @@ class RealAdbd:
             env["TEST_CONTROL_FD"] = str(self.prompt.descriptor)
             options["pass_fds"] = (self.prompt.descriptor,)
         binary = device_tools.adbd_binary(authenticating=authenticating)
-        self.daemon = Daemon([str(binary)], env, folder / "adbd.log", **options)
+        argv = with_small_disk(self.small_disk, [str(binary)]) if small_disk else [str(binary)]
+        self.daemon = Daemon(argv, env, folder / "adbd.log", **options)
         wait_for(lambda: listens(self.port), "adbd")
 
     @property
@@ -208,7 +225,7 @@ class RealAdbServer:
 class RealSshd:
     """A real sshd on loopback with host keys and settings of its own; logs in the user that runs the tests."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, *, small_disk: bool = False, **settings: str) -> None:
         folder.mkdir(parents=True)
         folder.chmod(0o700)
         self.folder, self.port, self.user = folder, free_port(), getpass.getuser()
@@ -238,9 +255,17 @@ class RealSshd:
         }
         (folder / "sshd_config").write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
         argv = [str(device_tools.sshd_binary()), "-D", "-e", "-f", str(folder / "sshd_config")]
+        self.small_disk = folder / "small-disk"
+        if small_disk:
+            argv = with_small_disk(self.small_disk, argv)
         self.daemon = Daemon(argv, dict(os.environ), folder / "sshd.log")
         wait_for(lambda: listens(self.port), "sshd")
         self.trust(self.port)
+
+    def client_options(self) -> dict[str, object]:
+        """Return what SshTransport needs to log in here and nowhere else: no setting of the user's is read."""
+        key = str(self.folder / "client_key")
+        return {"identity_file": key, "known_hosts": str(self.known_hosts), "config": []}
 
     @property
     def known_hosts(self) -> Path:

@@ -1,4 +1,4 @@
-"""A network of one convolution and one matrix product, made in the test as ONNX and as TFLite, with its card and data."""
+"""A network of one convolution and one matrix product, made in tests as ONNX and as TFLite, with its card and data."""
 
 from __future__ import annotations
 

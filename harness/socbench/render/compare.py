@@ -1,19 +1,139 @@
-"""Prints comparisons: Markdown for a pull request, JUnit XML for CI, a section of HTML."""
+"""Prints comparisons: Markdown for a pull request, JUnit XML for CI, a section of the HTML page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Final
+from xml.sax.saxutils import escape, quoteattr
 
 from socbench.records import ComparedPair
+from socbench.render import names, numbers, ranking, sentences, tables
+
+DECISION_TITLES: Final = {
+    "faster": "faster",
+    "slower": "slower",
+    "no_difference": "no difference",
+    "cannot_tell": "can't tell",
+    "not_comparable": "not comparable",
+    "missing": "missing",
+    "failed": "failed",
+}
+_SIGNS: Final = {"faster": "▼", "slower": "▲", "no_difference": "=", "cannot_tell": "?"}
+_ORDER: Final = ("failed", "missing", "slower", "faster", "cannot_tell", "no_difference", "not_comparable")
+
+
+def heads(base: str, candidate: str, unit: numbers.Unit) -> list[str]:
+    """The heads of a table of pairs, units in them."""
+    names_of = [names.plain(side, 24) for side in (base, candidate)]
+    return ["", f"{names_of[0]} {unit.symbol}", f"{names_of[1]} {unit.symbol}", "change %", "95 %", "decision"]
+
+
+def unit_of(pairs: Sequence[ComparedPair]) -> numbers.Unit:
+    """One unit for the whole table."""
+    return numbers.time_unit(value for pair in pairs for value in (pair.base_p50_ns, pair.candidate_p50_ns))
+
+
+def ordered(pairs: Sequence[ComparedPair]) -> list[ComparedPair]:
+    """What needs a look first: missing and failed, slower by how much, faster, the rest."""
+    return sorted(pairs, key=lambda pair: (_ORDER.index(pair.decision), -abs((pair.ratio or 1.0) - 1.0)))
+
+
+def cells(pair: ComparedPair, unit: numbers.Unit, model: bool = True) -> list[str]:
+    """Name, base, candidate, change in percent, its interval and the decision of one pair, as text."""
+
+    def side(value: float | None) -> str:
+        return "" if value is None else numbers.significant(value / unit.factor)
+
+    change = "" if pair.ratio is None else numbers.percent_change(pair.ratio)[:-2]
+    interval = ""
+    if pair.ratio_low is not None and pair.ratio_high is not None:
+        interval = f"{numbers.percent_change(pair.ratio_low)[:-2]} to {numbers.percent_change(pair.ratio_high)[:-2]}"
+    sign = _SIGNS.get(pair.decision, "")
+    decision = f"{sign} {DECISION_TITLES[pair.decision]}".strip()
+    name = sentences.pair_name(pair, model=model)
+    return [name, side(pair.base_p50_ns), side(pair.candidate_p50_ns), change, interval, decision]
+
+
+def why(pair: ComparedPair) -> str:
+    """The pair's reasons as one line."""
+    return "; ".join(names.plain(reason, 300) for reason in pair.reasons)
+
+
+def html_section(pairs: Sequence[ComparedPair], base: str = "base", candidate: str = "candidate") -> dict[str, Any]:
+    """What the template of the page needs: title, sentences, heads, cells with reasons in the last."""
+    unit = unit_of(pairs)
+    order = ordered(pairs)
+    lines = [cells(pair, unit) for pair in order]
+    for column in (1, 2, 3):
+        aligned = numbers.aligned([line[column] for line in lines])
+        for line, text in zip(lines, aligned, strict=True):
+            line[column] = text
+    for pair, line in zip(order, lines, strict=True):
+        line[-1] += f": {why(pair)}" if pair.reasons else ""
+    return {
+        "title": f"{names.plain(candidate, 60)} against {names.plain(base, 60)}",
+        "sentences": sentences.compare_answer(pairs, base=base, candidate=candidate),
+        "heads": heads(base, candidate, unit),
+        "cells": [{"decision": pair.decision, "cells": line} for pair, line in zip(order, lines, strict=True)],
+    }
 
 
 def compare_markdown(
     pairs: Sequence[ComparedPair], *, base: str = "base", candidate: str = "candidate", fail_above: float | None = None
 ) -> str:
     """The comparison as it reads well in a pull request; ``fail_above`` is a fraction (0.05)."""
-    raise NotImplementedError
+    lines = ["### " + tables.escape_markdown(f"{names.plain(candidate, 60)} against {names.plain(base, 60)}"), ""]
+    if fail_above is not None:
+        failing = ranking.gate_failures(pairs, fail_above)
+        limit = numbers.significant(100 * fail_above)
+        verdict = f"**Gate failed**: {names.count(len(failing), 'row')}" if failing else "**Gate passed**: no row"
+        lines += [f"{verdict} slower by more than {limit} %, missing, failed or void.", ""]
+    said = sentences.compare_answer(pairs, base=base, candidate=candidate)
+    lines += [tables.escape_markdown(sentence) for sentence in said]
+    if pairs:
+        unit = unit_of(pairs)
+        lines += ["", _line(heads(base, candidate, unit)), "|---|--:|--:|--:|--:|---|"]
+        for pair in ordered(pairs):
+            line = cells(pair, unit)
+            line[-1] += f": {why(pair)}" if pair.reasons else ""
+            lines.append(_line(line))
+        lines += ["", "Change is candidate over base, over zero is slower; 95 % is the interval of the change."]
+    return "\n".join(lines) + "\n"
+
+
+def _line(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(tables.escape_markdown(text) for text in texts) + " |"
 
 
 def compare_junit(pairs: Sequence[ComparedPair], *, fail_above: float = 0.0, strict: bool = False) -> str:
-    """JUnit XML, one test case a pair; fails as the gate of ``--fail-above`` does."""
-    raise NotImplementedError
+    """JUnit XML, one test case a pair; fails as the gate of ``--fail-above`` does, what can't be told is skipped."""
+    failing = {id(pair) for pair in ranking.gate_failures(pairs, fail_above, strict=strict)}
+    unsure = [pair for pair in pairs if id(pair) not in failing and pair.decision in ("cannot_tell", "not_comparable")]
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        f'<testsuites tests="{len(pairs)}" failures="{len(failing)}" skipped="{len(unsure)}">',
+        f'<testsuite name="socbench compare" tests="{len(pairs)}" failures="{len(failing)}" skipped="{len(unsure)}">',
+    ]
+    for pair in pairs:
+        text = _outcome(pair)
+        lines.append(f'<testcase classname="socbench.compare" name={quoteattr(sentences.pair_name(pair))}>')
+        if id(pair) in failing:
+            lines.append(f"<failure message={quoteattr(text)}>{escape(text)}</failure>")
+        elif pair.decision in ("cannot_tell", "not_comparable"):
+            lines.append(f"<skipped message={quoteattr(text)}/>")
+        else:
+            lines.append(f"<system-out>{escape(text)}</system-out>")
+        lines.append("</testcase>")
+    lines += ["</testsuite>", "</testsuites>"]
+    return "\n".join(lines) + "\n"
+
+
+def _outcome(pair: ComparedPair) -> str:
+    text = DECISION_TITLES[pair.decision]
+    if pair.ratio is not None:
+        text += f", {numbers.percent_change(pair.ratio)}"
+        if pair.ratio_low is not None and pair.ratio_high is not None:
+            text += f" ({numbers.percent_change(pair.ratio_low)} to {numbers.percent_change(pair.ratio_high)})"
+    if pair.candidate is not None and pair.candidate.verdict == "invalid":
+        text += ", the candidate's row is void"
+    return f"{text}: {why(pair)}" if pair.reasons else text

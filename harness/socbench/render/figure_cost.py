@@ -18,7 +18,7 @@ def cost(section: ranking.Section, slug: str) -> Figure | None:
     everything = [row for row in section.rows if ranking.is_measured(row)]
     rows = everything[:MOST_LANES]
     ctx = columns.context(section.rows)
-    panels = [panel for panel in _panels(ctx) if any(panel[2](row) is not None for row in rows)]
+    panels = [panel for panel in _panels(ctx) if _tells(panel, rows)]
     if not rows or not panels:
         return None
     labels = figure_base.short_names(rows)
@@ -39,8 +39,8 @@ def cost(section: ranking.Section, slug: str) -> Figure | None:
     return Figure(
         name=f"cost-{slug}",
         title=_cost_title(rows),
-        caption=f"{section.title}: medians of the repetitions of {names.count(len(rows), 'row')}; memory is the peak of the "
-        f"whole process, the runtime's own included. Every axis starts at zero.{left}",
+        caption=f"{section.title}: medians of the repetitions of {names.count(len(rows), 'row')}; memory is the "
+        f"peak of the whole process, the runtime's own included. Every axis starts at zero.{left}",
         alt=f"Dots of {names.listing((title for title, _, _ in panels), 4)} for {names.count(len(rows), 'row')}.",
         draw=draw,
         heads=("row", *(f"{title} {unit.symbol}" for title, unit, _ in panels)),
@@ -52,6 +52,12 @@ def cost(section: ranking.Section, slug: str) -> Figure | None:
             for row in rows
         ),
     )
+
+
+def _tells(panel: Panel, rows: Sequence[TrialRow]) -> bool:
+    """Whether a panel shows anything: values that differ, or the only one."""
+    values = {panel[2](row) for row in rows} - {None}
+    return len(values) > 1 or (len(rows) == 1 and bool(values))
 
 
 Panel = tuple[str, numbers.Unit, Callable[[TrialRow], float | None]]
@@ -87,12 +93,18 @@ def _dots(axes: Any, rows: Sequence[TrialRow], values: Sequence[float | None], u
 def _cost_title(rows: Sequence[TrialRow]) -> str:
     trusted = [row for row in rows if ranking.is_trusted(row)] or list(rows)
     said = []
+    if len(rows) == 1:
+        row = rows[0]
+        said += [f"the file takes {numbers.size_in_sentence(row.size_bytes)}"] if row.size_bytes else []
+        said += [f"it loads in {numbers.in_sentence(row.load_ns)}"] if row.load_ns else []
+        text = "; ".join(said) or "What the row costs beside time"
+        return text[:1].upper() + text[1:]
     sized = [row for row in trusted if row.size_bytes]
-    if sized:
+    if len({row.size_bytes for row in sized}) > 1:
         smallest = min(sized, key=lambda row: row.size_bytes or 0)
         said.append(f"the smallest file is {smallest.precision} ({numbers.size_in_sentence(smallest.size_bytes or 0)})")
     loaded = [row for row in trusted if row.load_ns is not None]
-    if loaded:
+    if len({row.load_ns for row in loaded}) > 1:
         quickest = min(loaded, key=lambda row: row.load_ns or 0)
         name = figure_base.short_name(quickest)
         said.append(f"{name} loads quickest ({numbers.in_sentence(quickest.load_ns or 0)})")
@@ -131,7 +143,7 @@ def heat(section: ranking.Section, slug: str) -> Figure | None:
     return Figure(
         name=f"heat-{slug}",
         title=_heat_title(section),
-        caption=f"{section.title}: median latency in {ctx.time.symbol}; the stronger the colour, the faster (logarithmic). "
+        caption=f"{section.title}: median latency in {ctx.time.symbol}; the stronger the colour, the faster. "
         f"Columns are the precision that was asked for; a star marks where another was executed. Where rows differ in "
         f"threads or other conditions, the best is shown.{left}",
         alt=f"Table of median latency for {len(shown)} runtimes and delegates by {len(precisions)} precisions.",
@@ -154,7 +166,7 @@ def _map(axes: Any, lines: Sequence[dict[str, TrialRow]], precisions: Sequence[s
             box = (across - 0.48, down - 0.46)
             if row is not None and ranking.is_trusted(row) and row.latency_p50_ns:
                 speed = (high - math.log(row.latency_p50_ns)) / (high - low) if high > low else 1.0
-                shade = {"facecolor": figure_base.HEAT, "alpha": 0.06 + 0.34 * speed, "linewidth": 0}
+                shade: Any = {"facecolor": figure_base.HEAT, "alpha": 0.06 + 0.34 * speed, "linewidth": 0}
                 axes.add_patch(Rectangle(box, 0.96, 0.92, **shade))
             known = row is not None and ranking.is_measured(row)
             colour = figure_base.TEXT if known else figure_base.MUTED

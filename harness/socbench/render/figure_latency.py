@@ -11,6 +11,7 @@ from socbench.render.figure_base import Figure
 
 MOST_LANES: Final = 24
 _MOST_PANELS: Final = 6
+_MOST_MARKS: Final = 80
 
 
 def accuracy_against_latency(section: ranking.Section, slug: str) -> Figure | None:
@@ -97,7 +98,11 @@ def _panel(axes: Any, rows: Sequence[TrialRow], best: Sequence[TrialRow], ctx: c
 
     if len(best) > 1:
         axes.plot(*zip(*map(at, best), strict=True), color=figure_base.MUTED, linewidth=1, zorder=1)
-    for row in sorted(rows, key=lambda row: row in best):
+    crowd = [row for row in rows if row not in best][_MOST_MARKS:]
+    for runtime in sorted({row.runtime for row in crowd}):
+        xs, ys = zip(*(at(row) for row in crowd if row.runtime == runtime), strict=True)
+        figure_base.specks(axes, xs, ys, color=figure_base.colour_of(runtime), linewidth=3, alpha=0.3, zorder=1)
+    for row in [row for row in rows if row not in best][:_MOST_MARKS] + list(best):
         x, y = at(row)
         faint = row not in best
         if row.latency_p50_low_ns is not None and row.latency_p50_high_ns is not None:
@@ -122,6 +127,8 @@ def _accuracy_title(fronts: dict[str, list[TrialRow]], devices: Sequence[Any], c
         leaders = {figure_base.short_name(found[0]) for found in fronts.values() if found}
         if len(leaders) == 1:
             return f"{leaders.pop()} is the fastest on every device that has it measured"
+        if not leaders:
+            return "No trusted row: accuracy against latency of the suspect ones"
         return f"Which row is fastest depends on the device: {names.listing(sorted(leaders), 3)}"
     best = next(iter(fronts.values()))
     if not best:
@@ -179,7 +186,8 @@ def distributions(data: ReportData, section: ranking.Section, slug: str) -> Figu
         name=f"latency-{slug}",
         title=_tail_title([(row, q) for (_, row, _), q in zip(lanes, quantiles, strict=True)]),
         caption=f"{section.title}: {samples:,} measured inferences, warm-up left out, all repetitions together. Long "
-        f"mark: median; short marks: p90 and p99; dots: single inferences slower than p99, as far as the axis goes.{left}",
+        f"mark: median; short marks: p90 and p99; dots: single inferences slower than p99, "
+        f"as far as the axis goes.{left}",
         alt=f"Distributions of latency, one lane for each of {names.count(len(lanes), 'row')}, from "
         f"{numbers.significant(min(q[1] for q in quantiles))} to {numbers.significant(max(q[1] for q in quantiles))} "
         f"{ctx.time.symbol} in the median.",

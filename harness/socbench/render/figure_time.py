@@ -40,7 +40,8 @@ def over_session(data: ReportData, session: SessionInfo, device: Device, slug: s
 
     ratios = [ratio for _, ratio, _, _ in found]
     low, high = 100 * (min(ratios) - 1), 100 * (max(ratios) - 1)
-    title = f"Repetitions stay within {numbers.fixed(low, 1)} to {numbers.fixed(high, 1, signed=True)} % of their row's median"
+    span = f"{numbers.fixed(low, 1)} to {numbers.fixed(high, 1, signed=True)} %"
+    title = f"Repetitions stay within {span} of their row's median"
     warmth = _warmth(panels)
     rows = len({(row.session, row.trial) for row, *_ in found})
     where = names.plain(device.name, 60)
@@ -49,7 +50,7 @@ def over_session(data: ReportData, session: SessionInfo, device: Device, slug: s
         title=title + warmth,
         caption=f"{where}: {names.count(len(found), 'repetition')} of {names.count(rows, 'row')} in the order in which "
         f"they ran, each mark the repetition's median over the row's. {_sensors(panels)}",
-        alt=f"{names.count(len(found), 'repetition')} over time, from {low:.1f} to {high:.1f} percent of their row's median.",
+        alt=f"{names.count(len(found), 'repetition')} over time, {low:.1f} to {high:.1f} % off their row's median.",
         draw=draw,
         heads=("s", "row", "repetition", "median over the row's"),
         cells=tuple(
@@ -65,6 +66,8 @@ def _repetitions(data: ReportData, session: SessionInfo, device: Device) -> list
     found = []
     for row in ranking.shown_rows(data.rows):
         if row.session != session.session or row.device != device.device or not row.latency_p50_ns:
+            continue
+        if row.scenario == "sustained":
             continue
         for one in data.samples.get((row.session, row.trial), ()):
             measured = np.asarray(one.phase) == PHASE_MEASURED
@@ -187,8 +190,8 @@ def continuous(data: ReportData, row: TrialRow, slug: str) -> Figure | None:
     return Figure(
         name=f"over-time-{slug}",
         title=f"{where}: {_thermal_title(thermal, at)}",
-        caption=f"{names.row_name(row)}: {latency.size:,} inferences over {seconds[-1]:,.0f} s, {min(latency.size, 1500):,} "
-        f"of them drawn; the line is the rolling median. {_sensors(panels)}",
+        caption=f"{names.row_name(row)}: {latency.size:,} inferences over {seconds[-1]:,.0f} s, "
+        f"{min(latency.size, 1500):,} of them drawn; the line is the rolling median. {_sensors(panels)}",
         alt=f"Latency over {seconds[-1]:,.0f} seconds, from {line_y[0]:.3g} to {line_y[-1]:.3g} {unit.symbol}.",
         draw=draw,
         heads=("s", f"rolling median {unit.symbol}"),

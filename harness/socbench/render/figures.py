@@ -25,13 +25,13 @@ def figures(data: ReportData) -> list[Figure]:
 def section_figures(data: ReportData, section: ranking.Section, number: int = 0) -> list[Figure]:
     """The figures of one table: accuracy, distributions, costs, map; continuous runs get their curves first."""
     slug = f"{slug_of(section.model)}-{number}" if number else slug_of(section.model)
-    found: list[Figure | None] = []
     if section.scenario == "sustained":
         rows = [row for row in section.rows if ranking.is_measured(row)][:_MOST_CONTINUOUS]
-        found += [figure_time.continuous(data, row, f"{slug}-{index}") for index, row in enumerate(rows)]
-    found += [
+        curves = (figure_time.continuous(data, row, f"{slug}-{index}") for index, row in enumerate(rows))
+        return [one for one in curves if one is not None]
+    found = [
         figure_latency.accuracy_against_latency(section, slug),
-        figure_latency.distributions(data, section, slug) if section.scenario != "sustained" else None,
+        figure_latency.distributions(data, section, slug),
         figure_cost.heat(section, slug),
         figure_cost.cost(section, slug),
     ]

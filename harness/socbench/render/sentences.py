@@ -312,18 +312,18 @@ def _changed(worst: ComparedPair, decision: str, found: int, total: int, candida
     return f"{candidate} is {decision} on {what} of {total:,}{most}: {numbers.percent_change(ratio)}{interval}."
 
 
-def pair_name(pair: ComparedPair) -> str:
-    """A pair as one says it: from its rows, or from its key where both are gone."""
+def pair_name(pair: ComparedPair, *, model: bool = True) -> str:
+    """A pair as one says it: from its rows, or from its key where both are gone; without the model if told so."""
     row = pair.candidate or pair.base
     key = {str(name): value for name, value in pair.key.items()}
     if row is not None and {"runtime", "precision"} <= set(key):
-        return f"{names.plain(row.model, 60)}, {names.row_name(row)}"
+        return (f"{names.plain(row.model, 60)}, " if model else "") + names.row_name(row)
     titles = []
     for name, value in key.items():
         if name == "runtime":
             titles.append(names.runtime_title(str(value)))
         elif name == "delegate":
             titles.append(names.delegate_title(str(value)))
-        elif name != "scenario" or value != "single_stream":
+        elif (name, value) != ("scenario", "single_stream") and (model or name != "model") and value is not None:
             titles.append(names.plain(value, 60))
-    return ", ".join(titles)
+    return ", ".join(titles) or "this row"

@@ -75,9 +75,12 @@ def devices_json(devices: Sequence[Device]) -> list[Json]:
     return [asdict(device) for device in devices]
 
 
-def report_json(data: ReportData) -> str:
-    """Sessions and rows as one JSON document."""
-    document = {"sessions": [numbers.clean(asdict(session)) for session in data.sessions], "rows": rows_json(data.rows)}
+def report_json(data: ReportData, compare: Sequence[ComparedPair] | None = None) -> str:
+    """Sessions, rows and, where there is one, the comparison as one JSON document."""
+    document: Json = {"sessions": [numbers.clean(asdict(session)) for session in data.sessions]}
+    document["rows"] = rows_json(data.rows)
+    if compare is not None:
+        document["compare"] = compare_json(compare)
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO
@@ -11,19 +12,19 @@ from rich.console import Console
 from rich.text import Text
 
 from socbench.records import ComparedPair, Device, Json, ReportData, SessionInfo, TrialRow
-from socbench.render import columns, concerns, names, numbers, ranking, sentences
+from socbench.render import columns, compare, concerns, names, numbers, ranking, sentences
 
 WIDTH = 100
 _GAP = 2
 _STYLES = {"suspect": "yellow", "void": "red", "absent": "dim"}
-_DECISIONS = {
-    "faster": ("faster", "green"),
-    "slower": ("slower", "red"),
-    "no_difference": ("no difference", ""),
-    "cannot_tell": ("can't tell", "yellow"),
-    "not_comparable": ("not comparable", "dim"),
-    "missing": ("missing", "red"),
-    "failed": ("failed", "red"),
+_DECISION_STYLES = {
+    "faster": "green",
+    "slower": "red",
+    "no_difference": "",
+    "cannot_tell": "yellow",
+    "not_comparable": "dim",
+    "missing": "red",
+    "failed": "red",
 }
 
 
@@ -44,6 +45,16 @@ def print_results(console: Console, data: ReportData) -> None:
         _print_section(console, section)
         console.print()
     _print_concerns(console, ranking.shown_rows(data.rows) + _failed_accuracy(data.rows))
+
+
+def results_lines(data: ReportData) -> list[str]:
+    """The tables of ``print_results`` as lines of plain text, 100 columns wide at most."""
+    out = io.StringIO()
+    console = Console(file=out, width=WIDTH, no_color=True, force_terminal=False, highlight=False, markup=False)
+    for section in ranking.sections(data):
+        _print_section(console, section)
+        console.print()
+    return out.getvalue().splitlines()
 
 
 def _failed_accuracy(rows: Sequence[TrialRow]) -> list[TrialRow]:
@@ -162,37 +173,20 @@ def print_compare(
     if not pairs:
         return
     console.print()
-    unit = numbers.time_unit(value for pair in pairs for value in (pair.base_p50_ns, pair.candidate_p50_ns))
-    heads = [
-        "",
-        f"{names.plain(base, 14)} {unit.symbol}",
-        f"{names.plain(candidate, 14)} {unit.symbol}",
-        "change",
-        "95 %",
-    ]
-    heads.append("")
-    lines = [pair_cells(pair, unit) for pair in pairs]
-    for position in (1, 2):
+    unit = compare.unit_of(pairs)
+    many = len({pair.key.get("model") for pair in pairs}) > 1
+    order = compare.ordered(pairs)
+    lines = [compare.cells(pair, unit, model=many) for pair in order]
+    for position in (1, 2, 3):
         column = numbers.aligned([line[position] for line in lines], figure=" ", point=" ")
         for line, text in zip(lines, column, strict=True):
             line[position] = text
-    styles = [_DECISIONS[pair.decision][1] for pair in pairs]
+    heads = compare.heads(names.plain(base, 14), names.plain(candidate, 14), unit)
+    styles = [_DECISION_STYLES[pair.decision] for pair in order]
     _print_table(console, heads, lines, right=(1, 2, 3, 4), styles=styles)
-    for pair in pairs:
+    for pair in order:
         if pair.reasons:
-            why = "; ".join(names.plain(reason, 300) for reason in pair.reasons)
-            console.print(Text(f"{sentences.pair_name(pair)}: {why}"))
-
-
-def pair_cells(pair: ComparedPair, unit: numbers.Unit) -> list[str]:
-    """Name, base, candidate, change, its interval and the decision of one pair, as text."""
-    base = "" if pair.base_p50_ns is None else numbers.significant(pair.base_p50_ns / unit.factor)
-    candidate = "" if pair.candidate_p50_ns is None else numbers.significant(pair.candidate_p50_ns / unit.factor)
-    change = "" if pair.ratio is None else numbers.percent_change(pair.ratio)
-    interval = ""
-    if pair.ratio_low is not None and pair.ratio_high is not None:
-        interval = f"{numbers.percent_change(pair.ratio_low)[:-2]} to {numbers.percent_change(pair.ratio_high)}"
-    return [sentences.pair_name(pair), base, candidate, change, interval, _DECISIONS[pair.decision][0]]
+            console.print(Text(f"{sentences.pair_name(pair, model=many)}: {compare.why(pair)}"))
 
 
 def _print_table(

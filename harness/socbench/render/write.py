@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
+from socbench.errors import FailedError, UsageError
 from socbench.records import ComparedPair, ReportData
+from socbench.render import compare as comparison
+from socbench.render import names, ranking, sentences, tables
+
+ENDINGS: Final = (".html", ".md", ".csv", ".json", ".png", ".svg", ".pdf")
 
 
 def write_report(data: ReportData, target: Path, *, compare: Sequence[ComparedPair] | None = None) -> list[Path]:
@@ -14,4 +22,127 @@ def write_report(data: ReportData, target: Path, *, compare: Sequence[ComparedPa
     A picture ending writes the leading figure to ``target`` and the others beside it (``STEM-NAME.png``).
     Raises ``UsageError`` for another ending or nothing to show, ``FailedError`` if the target cannot be written.
     """
-    raise NotImplementedError
+    ending = target.suffix.lower()
+    if ending not in ENDINGS:
+        what = f"ends in {ending!r}" if ending else "has no ending"
+        raise UsageError(
+            f"{str(target)!r} {what}: a report can be {names.listing(ENDINGS, 9).replace(' and ', ' or ')}."
+        )
+    _check_writable(target)
+    if ending in (".png", ".svg"):
+        return _write_pictures(data, target, ending[1:])
+    contents = _CONTENTS[ending](data, compare)
+    _write(target, contents)
+    return [target]
+
+
+def _html(data: ReportData, compare: Sequence[ComparedPair] | None) -> bytes:
+    from socbench.render.html import report_html
+
+    return report_html(data, compare=compare).encode("utf-8")
+
+
+def _markdown(data: ReportData, compare: Sequence[ComparedPair] | None) -> bytes:
+    return report_markdown(data, compare).encode("utf-8")
+
+
+def _csv(data: ReportData, compare: Sequence[ComparedPair] | None) -> bytes:
+    return tables.rows_csv(data.rows).encode("utf-8")
+
+
+def _json(data: ReportData, compare: Sequence[ComparedPair] | None) -> bytes:
+    return tables.report_json(data, compare).encode("utf-8")
+
+
+def _pdf(data: ReportData, compare: Sequence[ComparedPair] | None) -> bytes:
+    from socbench.render.pdf import report_pdf
+
+    return report_pdf(data, _conclusion(compare))
+
+
+_CONTENTS: Final[dict[str, Callable[[ReportData, Sequence[ComparedPair] | None], bytes]]] = {
+    ".html": _html,
+    ".md": _markdown,
+    ".csv": _csv,
+    ".json": _json,
+    ".pdf": _pdf,
+}
+
+
+def report_markdown(data: ReportData, compare: Sequence[ComparedPair] | None = None) -> str:
+    """The report as Markdown: the answer, one table a model, what not to trust, the command that repeats it."""
+    import shlex
+
+    from socbench.render import concerns
+    from socbench.render.html import page_title
+
+    lines = [f"# {tables.escape_markdown(page_title(data))}", ""]
+    for said in sentences.answer(data):
+        lines += [tables.escape_markdown(said), ""]
+    if compare is not None:
+        lines += [comparison.compare_markdown(compare), ""]
+    for section in ranking.sections(data):
+        lines += [tables.section_markdown(section), ""]
+    found = concerns.gathered(data.rows)
+    if found:
+        lines += ["## What not to trust, and why", ""]
+    for concern in found:
+        rows = "; ".join(f"{who}: {what}" if what else who for who, what in concern.seen[:6])
+        more = f"; and {len(concern.seen) - 6} more" if len(concern.seen) > 6 else ""
+        lines.append(f"- **{tables.escape_markdown(concern.title)}.** {tables.escape_markdown(concern.advice)}")
+        lines.append(f"  {tables.escape_markdown(rows + more)}")
+    commands = [shlex.join(names.plain(word) for word in session.argv) for session in data.sessions if session.argv]
+    if commands:
+        lines += ["", "## Repeat it", "", *(f"    {command}" for command in commands)]
+    return "\n".join(lines) + "\n"
+
+
+def _conclusion(compare: Sequence[ComparedPair] | None) -> list[str]:
+    return [] if compare is None else sentences.compare_answer(compare)
+
+
+def _write_pictures(data: ReportData, target: Path, kind: str) -> list[Path]:
+    from socbench.render import figures
+
+    found = figures.figures(data)
+    if not found:
+        raise UsageError("There is nothing to draw: no row was measured; write .html or .md to see why.")
+    written = []
+    for number, figure in enumerate(found):
+        path = target if number == 0 else target.with_name(f"{target.stem}-{figure.name}.{kind}")
+        _write(path, figures.rendered(figure, kind))
+        written.append(path)
+    return written
+
+
+def _check_writable(target: Path) -> None:
+    """Find out before the work that ``target`` cannot be written."""
+    folder = target.parent
+    if target.is_dir():
+        raise FailedError(f"{str(target)!r} is a folder: name a file.")
+    if not folder.is_dir():
+        raise FailedError(
+            f"{str(target)!r} cannot be written: the folder {str(folder)!r} does not exist, make it first."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise FailedError(f"{str(target)!r} cannot be written: no permission in {str(folder)!r}, name another place.")
+
+
+def _write(target: Path, contents: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(contents)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise FailedError(
+            f"{str(target)!r} cannot be written: {reason}; free some space or name another place."
+        ) from error
