@@ -72,13 +72,14 @@ def compare_outputs(
     return judge(found, tolerance)
 
 
-def judge(found: Fidelity, tolerance: Mapping[str, float] | None) -> Fidelity:
+def judge(found: Fidelity, tolerance: Mapping[str, float | None] | None) -> Fidelity:
     """Return ``found`` with ``within_tolerance``: every limit of the card is kept (``None`` without limits)."""
     within: bool | None = None
     if constant_or_broken(found):
         within = False
     elif tolerance:
-        within = all(_keeps(found, name, float(limit)) for name, limit in tolerance.items())
+        limits = {name: limit for name, limit in tolerance.items() if limit is not None}
+        within = all(_keeps(found, name, float(limit)) for name, limit in limits.items())
     return Fidelity(**{**found.__dict__, "within_tolerance": within})
 
 
