@@ -10,7 +10,7 @@ root = "/mnt/big/socbench"         # where socbench's one folder on the device l
 
 [phone]
 address = "adb:R5CT1234567"
-compression = "zstd"               # adb only: none (default), lz4, zstd, brotli
+compression = "zstd"               # adb only: none (default) or zstd
 ```
 """
 
@@ -26,7 +26,7 @@ from typing import Any
 from socbench.errors import UsageError
 
 KINDS = ("local", "ssh", "adb", "adb-direct", "fake")
-COMPRESSIONS = ("none", "lz4", "zstd", "brotli")
+COMPRESSIONS = ("none", "zstd")
 _OPTIONS_OF_KIND = {
     "ssh": {"identity_file", "proxy_jump", "known_hosts", "root"},
     "adb": {"compression", "root"},

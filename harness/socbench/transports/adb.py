@@ -10,13 +10,16 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from socbench.errors import ChannelError, DeadlineError, DeviceStateError
+from socbench.errors import ChannelError, DeadlineError, DeviceStateError, UsageError
 from socbench.transports import adb_sync, adb_wire, far_shell
 from socbench.transports.adb_wire import EXIT, STDERR, STDIN, STDOUT, Connection, Listed, Server
 from socbench.transports.base import OUTPUT_LIMIT_BYTES, Completed, Deadline
 
 OPEN_S = 10.0
 """How long a device may take to say that it is there."""
+
+PASSING_S = 5.0
+_PASSING = ("authorizing", "connecting", "offline")
 
 _ADVICE = {
     "unauthorized": 'unlock the phone and accept "Allow USB debugging?"; if no question shows, revoke USB debugging '
@@ -74,13 +77,16 @@ class AdbTransport:
         self._target = name
         self._compression = compression
         if compression != "none":
-            adb_sync.codecs(compression)
+            adb_sync.zstandard()
         self._open_streams: set[Connection] = set()
         self._lock = threading.Lock()
         self._closed = False
         deadline = Deadline.after(open_s, f"{self.address} to answer")
+        fresh = server is None and not adb_wire.answers(adb_wire.configured_server())
         self._server = server or adb_wire.ensure_server()
-        self._wait_until_ready(deadline)
+        self._wait_until_ready(deadline, fresh)
+        if compression != "none":
+            self._need_feature(f"sendrecv_v2_{compression}", deadline)
         found = self._shell(far_shell.finding_root(root), b"", deadline, 4096, ("sh",)).stdout
         self._root = PurePosixPath(found.decode("utf-8", "surrogateescape"))
         if not self._root.is_absolute():
@@ -154,8 +160,13 @@ class AdbTransport:
         for stream in streams:
             stream.close()
 
-    def _wait_until_ready(self, deadline: Deadline) -> None:
-        """Wait out the states that pass by themselves; raise for the others."""
+    def _wait_until_ready(self, deadline: Deadline, fresh: bool) -> None:
+        """Wait out the states that pass by themselves; raise for the others.
+
+        A device that was cut off is offline until the server has found it again (up to 3 s were seen), and a server
+        that has just been started (``fresh``) lists nothing for a moment.
+        """
+        patience = Deadline.after(min(PASSING_S, deadline.remaining_s))
         connected = False
         while True:
             listed = adb_wire.devices(self._server, deadline)
@@ -167,10 +178,18 @@ class AdbTransport:
                 adb_wire.connect(self._server, self._target, deadline)
                 connected = True
                 continue
-            passing = words in ("authorizing", "connecting") or (connected and words in ("offline", "not_attached"))
-            if not passing or deadline.remaining_s < 0.2:
+            passing = words in _PASSING or (words == "not_attached" and (connected or fresh))
+            if not passing or not patience.remaining_s:
                 raise AdbStateError(self.address, *state_and_advice(words))
-            time.sleep(0.1)
+            time.sleep(0.05)
+
+    def _need_feature(self, feature: str, deadline: Deadline) -> None:
+        features = adb_wire.query(self._server, f"host-serial:{self._target}:features", deadline).split(",")
+        if feature not in features:
+            raise UsageError(
+                f"{self.address} cannot receive {self._compression}: set its compression to none in devices.toml "
+                "(Android 12 and later can, if the adb program is 31 or later)"
+            )
 
     @contextlib.contextmanager
     def _stream(self, service: str, deadline: Deadline) -> Iterator[Connection]:

@@ -1,4 +1,7 @@
-"""File transfer over ADB: the sync protocol, versions 1 and 2, with compression as an option of the link."""
+"""File transfer over ADB: the sync protocol, version 1, and version 2 where the link is to be compressed.
+
+Compression (zstd) is an option of the link: it costs on fast links and on float weights, it may help on slow ones.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ import importlib
 import select
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from socbench.errors import ChannelError, UsageError
 from socbench.transports.adb_wire import SYNC_CHUNK_BYTES, Connection
 
-_FLAGS = {"none": 0, "brotli": 1, "lz4": 2, "zstd": 4}
+_ZSTD_FLAG = 4
 _ERRORS = {
     "no space left": errno.ENOSPC,
     "disk quota": errno.EDQUOT,
@@ -29,72 +32,14 @@ _ERRORS = {
 _READ_BYTES = 1 << 20
 
 
-class Codec(Protocol):
-    """A streaming compressor or decompressor."""
-
-    def feed(self, data: bytes) -> bytes:
-        """Take data in, return what came out so far."""
-        ...
-
-    def finish(self) -> bytes:
-        """Return the rest."""
-        ...
-
-
-class _Calls:
-    def __init__(self, feed: Callable[[bytes], bytes], finish: Callable[[], bytes], head: bytes = b"") -> None:
-        self._feed, self._finish, self._head = feed, finish, head
-
-    def feed(self, data: bytes) -> bytes:
-        head, self._head = self._head, b""
-        return head + self._feed(data)
-
-    def finish(self) -> bytes:
-        return self._head + self._finish()
-
-
-def codecs(compression: str) -> tuple[Callable[[], Codec], Callable[[], Codec]]:
-    """Return what makes a compressor and a decompressor for ``lz4``, ``zstd`` or ``brotli``.
-
-    Raises UsageError when the Python package for it is not installed.
-    """
-    package = {"lz4": "lz4.frame", "zstd": "zstandard", "brotli": "brotli"}[compression]
+def zstandard() -> Any:
+    """Return the module that compresses. Raises UsageError when it is not installed."""
     try:
-        module: Any = importlib.import_module(package)
+        return importlib.import_module("zstandard")
     except ImportError:
-        name = package.split(".")[0]
         raise UsageError(
-            f"compression {compression} needs the Python package {name}: `pip install {name}`, or use none"
+            "compression zstd needs the Python package zstandard: `pip install 'socbench[adb]'`, or set it to none"
         ) from None
-    if compression == "zstd":
-
-        def packer() -> Codec:
-            made = module.ZstdCompressor(level=1).compressobj()
-            return _Calls(made.compress, made.flush)
-
-        def unpacker() -> Codec:
-            made = module.ZstdDecompressor().decompressobj()
-            return _Calls(made.decompress, lambda: b"")
-
-    elif compression == "lz4":
-
-        def packer() -> Codec:
-            made = module.LZ4FrameCompressor()
-            return _Calls(made.compress, made.flush, made.begin())
-
-        def unpacker() -> Codec:
-            return _Calls(module.LZ4FrameDecompressor().decompress, lambda: b"")
-
-    else:
-
-        def packer() -> Codec:
-            made = module.Compressor(quality=1)
-            return _Calls(made.process, made.finish)
-
-        def unpacker() -> Codec:
-            return _Calls(module.Decompressor().process, lambda: b"")
-
-    return packer, unpacker
 
 
 def send_file(connection: Connection, source: Path, target: str, compression: str = "none") -> None:
@@ -112,8 +57,8 @@ def send_file(connection: Connection, source: Path, target: str, compression: st
             blocks = _plain(stream)
         else:
             connection.send(b"SND2" + struct.pack("<I", len(name)) + name)
-            connection.send(b"SND2" + struct.pack("<II", mode, _FLAGS[compression]))
-            blocks = _packed(stream, codecs(compression)[0]())
+            connection.send(b"SND2" + struct.pack("<II", mode, _ZSTD_FLAG))
+            blocks = _packed(stream, zstandard().ZstdCompressor(level=1).compressobj())
         for block in blocks:
             if _refused(connection):
                 break
@@ -141,10 +86,10 @@ def _plain(stream: BinaryIO) -> Iterator[memoryview]:
         yield view[:filled]
 
 
-def _packed(stream: BinaryIO, codec: Codec) -> Iterator[bytes]:
+def _packed(stream: BinaryIO, packer: Any) -> Iterator[bytes]:
     while block := stream.read(_READ_BYTES):
-        yield _data(codec.feed(block))
-    yield _data(codec.finish())
+        yield _data(packer.compress(block))
+    yield _data(packer.flush())
 
 
 def _data(block: bytes) -> bytes:
@@ -175,13 +120,13 @@ def failure(said: str, path: str) -> OSError:
 def receive_file(connection: Connection, source: str, target: BinaryIO, compression: str = "none") -> None:
     """Receive a file over a ``sync:`` connection into an open file. FileNotFoundError when it is not there."""
     name = source.encode("utf-8", "surrogateescape")
-    codec = None
+    unpacker: Any = None
     if compression == "none":
         connection.send(b"RECV" + struct.pack("<I", len(name)) + name)
     else:
         connection.send(b"RCV2" + struct.pack("<I", len(name)) + name)
-        connection.send(b"RCV2" + struct.pack("<I", _FLAGS[compression]))
-        codec = codecs(compression)[1]()
+        connection.send(b"RCV2" + struct.pack("<I", _ZSTD_FLAG))
+        unpacker = zstandard().ZstdDecompressor().decompressobj()
     buffer = memoryview(bytearray(SYNC_CHUNK_BYTES))
     head = memoryview(bytearray(8))
     while True:
@@ -189,7 +134,7 @@ def receive_file(connection: Connection, source: str, target: BinaryIO, compress
         kind, size = struct.unpack("<4sI", head)
         if kind == b"DATA" and size <= SYNC_CHUNK_BYTES:
             connection.receive_into(buffer[:size])
-            target.write(codec.feed(bytes(buffer[:size])) if codec else buffer[:size])
+            target.write(unpacker.decompress(bytes(buffer[:size])) if unpacker else buffer[:size])
         elif kind == b"DONE":
             return
         elif kind == b"FAIL" and size < 1 << 20:

@@ -82,6 +82,13 @@ def server_or_none(*, start_s: float = 10.0) -> Server | None:
     return None
 
 
+def answers(server: Server) -> bool:
+    """Whether something listens at a server's address."""
+    with contextlib.suppress(OSError), socket.create_connection((server.host, server.port), 2.0):
+        return True
+    return False
+
+
 def ensure_server(*, start_s: float = 10.0) -> Server:
     """Return the configured server, started first if nothing listens there.
 
@@ -89,8 +96,7 @@ def ensure_server(*, start_s: float = 10.0) -> Server:
         ChannelError: none runs and none can be started; the message says what to install.
     """
     server = configured_server()
-    with contextlib.suppress(OSError):
-        socket.create_connection((server.host, server.port), 2.0).close()
+    if answers(server):
         return server
     where = f"{server.host}:{server.port}"
     if server.host not in ("127.0.0.1", "localhost", "::1"):
@@ -282,9 +288,9 @@ def _length(digits: bytes) -> int:
 
 
 def connect(server: Server, host_and_port: str, deadline: Deadline) -> None:
-    """Have the server connect to a device over TCP. Raises ChannelError when it cannot."""
+    """Have the server connect to a device over TCP, allowed or not yet. Raises ChannelError when it cannot."""
     said = query(server, f"host:connect:{host_and_port}", deadline)
-    if not said.startswith(("connected", "already connected")):
+    if not said.startswith(("connected", "already connected", "failed to authenticate")):
         raise ChannelError(
             f"adb:{host_and_port} cannot be reached: {said.strip()}; check the address, and that wireless debugging or "
             "`adb tcpip` is on"
