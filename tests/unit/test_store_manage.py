@@ -138,7 +138,7 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
         member = tarfile.TarInfo("s-01/samples.parquet")
         member.type, member.linkname = kind, "/etc/passwd"
         archive.addfile(member)
-    with pytest.raises(StoreError, match="'s-01/samples.parquet', which is no plain file; not imported"):
+    with pytest.raises(StoreError, match=r"'s-01/samples\.parquet', which is no plain file; not imported"):
         manage.import_archive(tmp_path / "store", source)
 
 
