@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from socbench.records import TrialRow
 from socbench.render import names, numbers, ranking
@@ -62,7 +62,7 @@ def ran_on(row: TrialRow, ctx: Context) -> str:
     asked = names.delegate_title(row.delegate, row.runtime)
     effective = row.delegate_effective
     if effective is not None and effective != row.delegate:
-        return f"{names.delegate_title(effective, row.runtime)} (asked {asked})"
+        return f"{names.delegate_title(effective, row.runtime)} (asked {asked.replace(' (', ', ').rstrip(')')})"
     if row.delegation == "fell_back":
         return f"not {asked}: fell back"
     if row.delegation == "partial" and row.nodes_total:
@@ -141,9 +141,14 @@ def fidelity_cell(row: TrialRow, ctx: Context) -> str:
     return "agree" if fidelity.within_tolerance else "wrong"
 
 
+_SHOWN_ELSEWHERE: Final = ("precision_not_effective", "partial_delegation", "single_repetition")
+"""Notes that another cell of the row says already."""
+
+
 def notes_cell(row: TrialRow, ctx: Context) -> str:
     """The row's reasons as words."""
-    return ", ".join(dict.fromkeys(names.plain(reason.code.replace("_", " "), 40) for reason in row.reasons))
+    codes = [reason.code for reason in row.reasons if reason.code not in _SHOWN_ELSEWHERE]
+    return ", ".join(dict.fromkeys(names.plain(code.replace("_", " "), 40) for code in codes))
 
 
 def shapes_text(row: TrialRow) -> str:
@@ -204,7 +209,7 @@ def _accuracy_head(ctx: Context) -> str:
 
 
 def _delta_head(ctx: Context) -> str:
-    return f"Δ {ctx.metric} points" if ctx.metric_is_fraction else f"Δ {ctx.metric}"
+    return "Δ points" if ctx.metric_is_fraction else f"Δ {ctx.metric}"
 
 
 def visible(rows: Sequence[TrialRow], ctx: Context) -> list[Column]:
@@ -213,6 +218,8 @@ def visible(rows: Sequence[TrialRow], ctx: Context) -> list[Column]:
     for column in COLUMNS:
         cells = {column.cell(row, ctx) for row in rows}
         keep = column.kind == "identity" or (len(cells) > 1 if column.kind == "condition" else any(cells))
+        if column.key == "version":
+            keep = len({(row.runtime, row.runtime_version) for row in rows}) > len({row.runtime for row in rows})
         if column.key == "fidelity" and cells <= {"agree", ""}:
             keep = False
         if keep:

@@ -28,6 +28,19 @@ def heads(base: str, candidate: str, unit: numbers.Unit) -> list[str]:
     return ["", f"{names_of[0]} {unit.symbol}", f"{names_of[1]} {unit.symbol}", "change %", "95 %", "decision"]
 
 
+def side_names(pairs: Sequence[ComparedPair]) -> tuple[str, str]:
+    """What to call the two sides: their label, or ``base`` and ``candidate`` where rows have none or several."""
+    found = []
+    for fallback, rows in (
+        ("base", [pair.base for pair in pairs if pair.base is not None]),
+        ("candidate", [pair.candidate for pair in pairs if pair.candidate is not None]),
+    ):
+        labels = {row.label for row in rows}
+        label = labels.pop() if len(labels) == 1 else None
+        found.append(names.plain(label, 60) if label else fallback)
+    return (found[0], found[1]) if found[0] != found[1] else ("base", "candidate")
+
+
 def unit_of(pairs: Sequence[ComparedPair]) -> numbers.Unit:
     """One unit for the whole table."""
     return numbers.time_unit(value for pair in pairs for value in (pair.base_p50_ns, pair.candidate_p50_ns))

@@ -47,14 +47,13 @@ def scale(rows: Sequence[TrialRow], unit: numbers.Unit) -> Scale | None:
     if not values:
         return None
     low, high = min(values), max(values)
+    tails = [row.latency_p99_ns / unit.factor for row in rows if row.latency_p99_ns is not None]
+    high = max([high, *(min(tail, 1.6 * high) for tail in tails)])
     if high / low > 100:
         start, end = math.floor(math.log10(low)), math.ceil(math.log10(high))
         return Scale(10.0**start, 10.0**end, True, tuple(10.0**power for power in range(start, end + 1)))
-    step = 10 ** math.floor(math.log10(high))
-    for divided in (5, 2, 1):
-        if high / (step / divided) <= 4:
-            step /= divided
-            break
+    power = 10.0 ** (math.floor(math.log10(high)) - 1)
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10, 20, 25, 50) if high / (power * factor) <= 4)
     ticks = [step * number for number in range(math.ceil(high / step) + 1)]
     return Scale(0.0, ticks[-1], False, tuple(ticks))
 
@@ -92,9 +91,12 @@ def row_svg(row: TrialRow, used: Scale, unit: numbers.Unit) -> str:
     return f'<svg class="dot" viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
 
 
-def key_svg(row: TrialRow) -> str:
-    """The row's mark alone, for a legend."""
-    return f'<svg class="mark" viewBox="0 0 12 12" aria-hidden="true">{_mark_path(row, 6, 6, 4.5)}</svg>'
+def key_svg(row: TrialRow, *, coloured: bool) -> str:
+    """The row's mark alone, for a legend; grey where the colour is not what it explains."""
+    path = _mark_path(row, 6, 6, 4.5)
+    if not coloured:
+        path = path.replace(f"var(--c-{_known(row)})", "var(--muted)")
+    return f'<svg class="mark" viewBox="0 0 12 12" aria-hidden="true">{path}</svg>'
 
 
 def marker_of(row: TrialRow) -> str:

@@ -184,7 +184,7 @@ def place_labels(figure: Any, axes: Any, points: Sequence[tuple[float, float, st
         for dx, dy, align in _offsets():
             left = anchor[0] + dx * scale - {"left": 0.0, "right": size.width, "center": size.width / 2}[align]
             bottom = anchor[1] + dy * scale - size.height / 2
-            box = Bbox.from_bounds(left - 1, bottom - 1, size.width + 2, size.height + 2)
+            box = Bbox.from_bounds(left - 4, bottom - 1, size.width + 8, size.height + 2)
             inside = frame.x0 - 2 <= box.x0 and box.x1 <= frame.x1 + 8 and frame.y0 <= box.y0 and box.y1 <= frame.y1 + 8
             if inside and not any(box.overlaps(other) for other in taken):
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from socbench.records import PHASE_MEASURED, ReportData, TrialRow
@@ -62,7 +63,7 @@ def accuracy_against_latency(section: ranking.Section, slug: str) -> Figure | No
         name=f"accuracy-latency-{slug}",
         title=_accuracy_title(fronts, devices, ctx),
         caption=f"{section.title}: {names.count(len(everything), 'row')}, accuracy on {inputs}; whiskers are the "
-        f"95 % interval of the median. The line joins rows that no trusted row beats in both.{own}",
+        f"95 % interval of the median. The steps are the best accuracy within a latency.{own}",
         alt=f"Accuracy against median latency of {names.count(len(everything), 'row')}; the Pareto front is "
         + names.listing([figure_base.short_name(row) for found in fronts.values() for row in found], 6)
         + ".",
@@ -97,7 +98,9 @@ def _panel(axes: Any, rows: Sequence[TrialRow], best: Sequence[TrialRow], ctx: c
         return (row.latency_p50_ns or 0) / ctx.time.factor, factor * (row.accuracy or 0)
 
     if len(best) > 1:
-        axes.plot(*zip(*map(at, best), strict=True), color=figure_base.MUTED, linewidth=1, zorder=1)
+        axes.plot(
+            *zip(*map(at, best), strict=True), color=figure_base.MUTED, linewidth=1, zorder=1, drawstyle="steps-post"
+        )
     crowd = [row for row in rows if row not in best][_MOST_MARKS:]
     for runtime in sorted({row.runtime for row in crowd}):
         xs, ys = zip(*(at(row) for row in crowd if row.runtime == runtime), strict=True)
@@ -115,11 +118,19 @@ def _panel(axes: Any, rows: Sequence[TrialRow], best: Sequence[TrialRow], ctx: c
 def _label_panel(
     figure: Any, axes: Any, rows: Sequence[TrialRow], best: Sequence[TrialRow], ctx: columns.Context, factor: float
 ) -> None:
-    order = [*best, *(row for row in rows if row not in best)][:16]
+    order = [*best, *(row for row in rows if row not in best)][: max(16, len(best))]
     points = [((row.latency_p50_ns or 0) / ctx.time.factor, factor * (row.accuracy or 0), figure_base.short_name(row)
                + ("" if ranking.is_trusted(row) else " (suspect)")) for row in order]  # fmt: skip
     others = [((row.latency_p50_ns or 0) / ctx.time.factor, factor * (row.accuracy or 0)) for row in rows]
+    for first, second in pairwise(best):
+        corner = ((second.latency_p50_ns or 0) / ctx.time.factor, factor * (first.accuracy or 0))
+        for start, end in ((points[order.index(first)][:2], corner), (corner, points[order.index(second)][:2])):
+            others += [_between(start, end, share / 20) for share in range(21)]
     figure_base.place_labels(figure, axes, points, others)
+
+
+def _between(start: tuple[float, float], end: tuple[float, float], share: float) -> tuple[float, float]:
+    return start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1])
 
 
 def _accuracy_title(fronts: dict[str, list[TrialRow]], devices: Sequence[Any], ctx: columns.Context) -> str:

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from socbench.content import content
 from socbench.records import ComparedPair, Device, ReportData, SessionInfo, TrialRow
 from socbench.render import columns, concerns, dots, figures, names, numbers, ranking, sentences, tables
-from socbench.render.compare import html_section
+from socbench.render.compare import html_section, side_names
 
 _LARGEST_CSV: Final = 400_000
 """Bytes of CSV that the page carries for download; a larger one is left to ``socbench report -o rows.csv``."""
@@ -55,7 +55,7 @@ def _page(data: ReportData, compare: Sequence[ComparedPair] | None, style: str) 
         "version": names.plain(data.sessions[-1].socbench_version, 30) if data.sessions else "",
         "style": Markup(style),
         "answers": sentences.answers(data),
-        "comparison": None if compare is None else html_section(compare),
+        "comparison": None if compare is None else html_section(compare, *side_names(compare)),
         "sections": [_section(data, section, number, counter) for number, section in enumerate(found)],
         "time_figures": [_figure(figure, counter) for figure in figures.time_figures(data)],
         "doubts": [one for one in gathered if one.level != "note"],
@@ -124,7 +124,7 @@ def _figure(figure: figures.Figure, counter: _Counter) -> dict[str, Any]:
 
 def _section(data: ReportData, section: ranking.Section, number: int, counter: _Counter) -> dict[str, Any]:
     ctx = columns.context(section.rows)
-    shown = columns.visible(section.rows, ctx)
+    shown = [column for column in columns.visible(section.rows, ctx) if column.key != "first"]
     used = dots.scale(section.rows, ctx.time)
     facts = [names.plain(section.task, 60).replace("_", " ")] if section.task else []
     if section.scenario != "single_stream":
@@ -133,7 +133,7 @@ def _section(data: ReportData, section: ranking.Section, number: int, counter: _
         facts.append(section.devices[0].device)
     facts += [f"{head} {text}" for head, text in columns.constants(section.rows, ctx)]
     counts = {row.accuracy_count for row in section.rows if row.accuracy_count}
-    if counts:
+    if counts and any(row.accuracy is not None for row in section.rows):
         facts.append(f"{ctx.metric} on {max(counts):,} labelled inputs")
     return {
         "title": section.title,
@@ -214,7 +214,7 @@ def _key(rows: Sequence[TrialRow]) -> Markup:
         ):
             if kind not in seen:
                 seen.add(kind)
-                parts.append((kind, escape(said), dots.key_svg(row)))
+                parts.append((kind, escape(said), dots.key_svg(row, coloured=kind[0] == "r")))
     parts.sort(key=lambda part: "rdp".index(part[0][0]))
     many = {letter: sum(part[0][0] == letter for part in parts) for letter in "rdp"}
     marks = Markup(" ").join(Markup(f"<span>{svg}{said}</span>") for kind, said, svg in parts if many[kind[0]] > 1)

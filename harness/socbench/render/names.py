@@ -43,6 +43,11 @@ _NAME_TITLES: Final = {
     "builtin": "built-in kernels",
     "reference": "reference kernels",
     "dla": "DLA",
+    "qualcomm": "Qualcomm",
+    "mediatek": "MediaTek",
+    "google": "Google",
+    "samsung": "Samsung",
+    "intel": "Intel",
 }
 _METRIC_TITLES: Final = {"top1": "top-1", "top5": "top-5", "miou": "mean IoU", "map": "mAP"}
 _SCENARIO_TITLES: Final = {

@@ -80,7 +80,7 @@ def report_markdown(data: ReportData, compare: Sequence[ComparedPair] | None = N
     for said in sentences.answer(data):
         lines += [tables.escape_markdown(said), ""]
     if compare is not None:
-        lines += [comparison.compare_markdown(compare), ""]
+        lines += [_compare_markdown(compare), ""]
     for section in ranking.sections(data):
         lines += [tables.section_markdown(section), ""]
     found = concerns.gathered(data.rows)
@@ -95,6 +95,11 @@ def report_markdown(data: ReportData, compare: Sequence[ComparedPair] | None = N
     if commands:
         lines += ["", "## Repeat it", "", *(f"    {command}" for command in commands)]
     return "\n".join(lines) + "\n"
+
+
+def _compare_markdown(compare: Sequence[ComparedPair]) -> str:
+    base, candidate = comparison.side_names(compare)
+    return comparison.compare_markdown(compare, base=base, candidate=candidate)
 
 
 def _conclusion(compare: Sequence[ComparedPair] | None) -> list[str]:
