@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,7 +107,7 @@ def compare(
         options.store_folder(store), base, candidate,
         by=by, allow=options.listed(allow), margin=margin,
     )  # fmt: skip
-    names = {"base": base, "candidate": candidate or (f"by {by}" if by else base)}
+    names = _sides(pairs, base, candidate, by)
     if as_json:
         from socbench.render.tables import compare_json
 
@@ -129,19 +130,28 @@ def compare(
 
     failures = gate_failures(pairs, fail_above, strict=strict)
     if failures:
-        rows = f"{len(failures)} row" + ("s" if len(failures) > 1 else "")
-        message(
-            f"socbench: the gate of {100 * fail_above:g} % failed on {rows}: " + ", ".join(map(_named, failures[:10]))
-        )
+        from socbench.render.names import count, listing
+        from socbench.render.sentences import pair_name
+
+        rows = listing(pair_name(pair) for pair in failures)
+        message(f"socbench: the gate of {100 * fail_above:g} % fails on {count(len(failures), 'row')}: {rows}")
     return 1 if failures else 0
 
 
 _AXES = ("runtime", "delegate", "precision", "variant", "device")
 
 
-def _named(pair: ComparedPair) -> str:
-    key = " ".join(str(value) for value in pair.key.values() if value is not None)
-    return f"{key} ({pair.decision.replace('_', ' ')})"
+def _sides(pairs: Sequence[ComparedPair], base: str, candidate: str | None, by: str | None) -> dict[str, str]:
+    """Return what the two sides are called: sessions as the user wrote them, values of the axis, arms of --ab."""
+    if candidate is not None:
+        return {"base": base, "candidate": candidate}
+    field = by or "ab_arm"
+    bases = {str(getattr(pair.base, field, None)) for pair in pairs if pair.base}
+    others = {str(getattr(pair.candidate, field, None)) for pair in pairs if pair.candidate}
+    return {
+        "base": bases.pop() if len(bases) == 1 else "base",
+        "candidate": others.pop() if len(others) == 1 else "other",
+    }
 
 
 def _write(target: Path, text: str) -> None:

@@ -39,13 +39,8 @@ def run_and_show(request: RunRequest, *, resume: str | None, store: Path, as_jso
         else:
             result = resume_session(resume, store=store, progress=progress)
     show_results(result.session, store=store, as_json=as_json)
-    at_store = f" --store {shlex.quote(str(store))}" if "--store" in request.argv else ""
-    if result.status == "interrupted":
-        message(
-            f"socbench: session {result.session} was interrupted; what was finished is kept, "
-            f"go on with: socbench run --resume {result.session}{at_store}"
-        )
-    elif not as_json:
+    if not as_json and result.status != "interrupted":  # the session itself has said how to go on with it
+        at_store = f" --store {shlex.quote(str(store))}" if "--store" in request.argv else ""
         message(f"Session {result.session}. Report: socbench report {result.session} -o report.html{at_store}")
     return result.exit_code
 
