@@ -75,6 +75,8 @@ class _Session:
         )
         self.outputs = None if latency_only else Outputs(database, self.session, self.document)
         self.accuracies = {} if latency_only else self._accuracies()
+        self.heat = {} if latency_only else self._heat()
+        self.temperature_seen = {} if latency_only else self._temperature_seen()
 
     def _query(self, query: str) -> list[Json]:
         return self.database.rows(query, [self.session])
@@ -151,7 +153,7 @@ class _Session:
             label=self.document.get("label"),
             started=str(self.document.get("started") or ""),
             settings=parsed(trial["settings"]) or {},
-            power_source=next((power["source"] for one in done if (power := _power(one)).get("source")), None),
+            power_source=next((source for one in done if isinstance(source := _power(one).get("source"), str)), None),
         )
 
     def _with_latency(self, row: TrialRow) -> TrialRow:
@@ -233,7 +235,6 @@ class _Session:
         self, row: TrialRow, trial: Json, done: Mapping[int, Json], arrays: Mapping[int, tuple[Any, Any]]
     ) -> verdicts.TrialFacts:
         device = self.devices.get(row.device)
-        heat = self._heat(row.device, row.trial)
         return verdicts.TrialFacts(
             status=row.status,
             scenario=row.scenario,
@@ -246,31 +247,38 @@ class _Session:
             device_emulated=row.device_emulated,
             min_count=row.settings.get("min_count"),
             fidelity=row.fidelity,
-            **heat,
+            temperature_seen=self.temperature_seen.get(row.device),
+            **self.heat.get(row.trial, {}),
         )
 
-    def _heat(self, device: str, trial: str) -> Json:
-        """Return what telemetry says of caps, thermal status and temperature while this trial was measured."""
+    def _heat(self) -> dict[str, Json]:
+        """Return by trial what telemetry says of caps and thermal status while it was measured."""
         query = """
             WITH during AS (
-                SELECT telemetry.kind, telemetry.source, telemetry.value
+                SELECT trial, telemetry.device, kind, source, value
                 FROM telemetry JOIN repetition_latency AS timed USING (session, trial, repetition)
-                WHERE telemetry.session = $1 AND trial = $3 AND t_ns BETWEEN start_ns AND end_ns),
+                WHERE telemetry.session = $1 AND t_ns BETWEEN start_ns AND end_ns),
             highest AS (
-                SELECT source, max(value) AS value FROM telemetry
-                WHERE session = $1 AND device = $2 AND kind = 'clock_cap_khz' GROUP BY source),
+                SELECT device, source, max(value) AS highest FROM telemetry
+                WHERE session = $1 AND kind = 'clock_cap_khz' GROUP BY ALL),
             caps AS (
-                SELECT during.source, min(during.value / highest.value) AS share
-                FROM during JOIN highest USING (source)
-                WHERE kind = 'clock_cap_khz' AND highest.value > 0 GROUP BY during.source)
-            SELECT
-                (SELECT min(share) FROM caps) AS lowest_cap,
-                (SELECT arg_min(source, share) FROM caps) AS capped_source,
-                (SELECT max(value) FROM during WHERE kind = 'thermal_status') AS highest_thermal_status,
-                (SELECT bool_or(value IS NOT NULL) FROM telemetry
-                 WHERE session = $1 AND device = $2 AND kind = 'temperature_milli_c') AS temperature_seen
+                SELECT trial, source, min(value / highest) AS share FROM during JOIN highest USING (device, source)
+                WHERE kind = 'clock_cap_khz' AND highest > 0 GROUP BY ALL)
+            SELECT trial, min(share) AS lowest_cap, arg_min(source, share) AS capped_source,
+                   max(value) AS highest_thermal_status
+            FROM (SELECT trial, source, share, NULL AS value FROM caps
+                  UNION ALL SELECT trial, NULL, NULL, value FROM during WHERE kind = 'thermal_status')
+            GROUP BY trial
         """
-        return self.database.rows(query, [self.session, device, trial])[0]
+        return {row.pop("trial"): row for row in self._query(query)}
+
+    def _temperature_seen(self) -> dict[str, bool]:
+        """Return by device whether any temperature could be read; a device that never tried is not in there."""
+        query = (
+            "SELECT device, bool_or(value IS NOT NULL) AS seen FROM telemetry "
+            "WHERE session = ? AND kind = 'temperature_milli_c' GROUP BY device"
+        )
+        return {row["device"]: row["seen"] for row in self._query(query)}
 
 
 _TAKEN = (
