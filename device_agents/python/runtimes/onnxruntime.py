@@ -313,6 +313,7 @@ class OrtAdapter(Adapter):  # type: ignore[misc]
 
     def load(self, model: str, trial: Json) -> Session:
         """Make a session."""
+        self.executed = None
         return OrtSession(self, model, trial)
 
     def profile(self, model: str, trial: Json, inputs: Json) -> List[List[Any]]:

@@ -206,8 +206,8 @@ def test_a_warm_up_that_settles_late_ends_with_the_first_steady_window(agent, jo
 def test_a_warm_up_goes_on_while_the_halves_of_its_window_differ(agent, jobs, one):
     script = {"clock": "fake", "latency_ns": {"warmup": [20 * MS] * 6 + [10 * MS] * 1000}}
     warmup = one(agent.run(jobs.null(script, settings={"warmup_max_s": 5.0})), "warmup")
-    # blocks of 3 x 20, 3 x 20, then 5 x 10 ms; the window is 10 samples (0.1 s or more): it is 6 slow and 4 fast ones
-    # after 10, is not looked at before block ends at 11 (1 + ... ) and is steady once both halves are fast
+    # blocks of at least 50 ms: 3 x 20, 3 x 20, 5 x 10, 5 x 10. After 11 samples the window of 10 holds five slow and
+    # five fast ones; after 16 it holds the ten fast ones
     assert (warmup["count"], warmup["steady"]) == (16, True)
 
 
