@@ -18,14 +18,14 @@ def adb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAdbServ
 
 @pytest.fixture(scope="session")
 def adbd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAdbd]:
-    daemon = RealAdbd(tmp_path_factory.mktemp("adbd") / "device", small_disk=True)
+    daemon = RealAdbd(tmp_path_factory.mktemp("adbd") / "device")
     yield daemon
     daemon.stop()
 
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSshd]:
-    daemon = RealSshd(tmp_path_factory.mktemp("sshd") / "board", small_disk=True)
+    daemon = RealSshd(tmp_path_factory.mktemp("sshd") / "board")
     yield daemon
     daemon.stop()
 

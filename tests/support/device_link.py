@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from device_rig import RealAdbd, RealAdbServer, RealSshd
 from fault_proxy import FaultProxy
@@ -34,11 +34,6 @@ class Link:
             made = AdbTransport(name, root=root, server=Server(port=self.server.port), **options)  # type: ignore[arg-type]
         self._opened.append(made)
         return made
-
-    @property
-    def small_disk(self) -> Path:
-        """A folder on the device with room for 2 MB."""
-        return self.device.small_disk
 
     def close(self) -> None:
         """Close every channel and the proxy."""

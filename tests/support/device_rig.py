@@ -38,12 +38,12 @@ def listens(port: int) -> bool:
     return False
 
 
-def with_small_disk(folder: Path, argv: list[str]) -> list[str]:
-    """Return ``argv`` with 2 MB of disk mounted at ``folder``, in a mount namespace of its own (of no use outside)."""
+def with_small_disk(folder: Path, size: str, argv: list[str]) -> list[str]:
+    """Return ``argv`` with a disk of ``size`` at ``folder``, in a mount namespace of its own (unseen outside)."""
     folder.mkdir()
-    script = 'mount -t tmpfs -o size=2m small "$1" && shift && exec "$@"'
+    script = 'mount -t tmpfs -o size="$1" small "$2" && shift 2 && exec "$@"'
     namespaces = ["--mount"] if os.geteuid() == 0 else ["--mount", "--map-root-user"]
-    return ["unshare", *namespaces, "sh", "-c", script, "sh", str(folder), *argv]
+    return ["unshare", *namespaces, "sh", "-c", script, "sh", size, str(folder), *argv]
 
 
 class Daemon:
@@ -95,11 +95,12 @@ class RealAdbd:
         *,
         properties: dict[str, str] | None = None,
         authenticating: bool = False,
-        small_disk: bool = False,
+        small_disk: str = "",
     ) -> None:
         self.home = folder / "home"
         self.home.mkdir(parents=True)
         self.small_disk = folder / "small-disk"
+        self.root = (self.small_disk if small_disk else folder) / "socbench"
         self.port = free_port()
         prompts = folder / "prompt"
         listed = {"ro.product.name": "testphone", "ro.product.model": "Test Phone", "ro.product.device": "fake"}
@@ -111,6 +112,7 @@ class RealAdbd:
             "LD_LIBRARY_PATH": device_tools.libraries(),
             "LD_PRELOAD": str(device_tools.loopback_shim()),
             "TEST_PROPERTIES": str(folder / "properties"),
+            "SOCBENCH_DEVICE_ROOT": str(self.root),
         }
         options: dict[str, object] = {"cwd": self.home}
         self.prompt: AllowPrompt | None = None
@@ -119,7 +121,7 @@ class RealAdbd:
             env["TEST_CONTROL_FD"] = str(self.prompt.descriptor)
             options["pass_fds"] = (self.prompt.descriptor,)
         binary = device_tools.adbd_binary(authenticating=authenticating)
-        argv = with_small_disk(self.small_disk, [str(binary)]) if small_disk else [str(binary)]
+        argv = with_small_disk(self.small_disk, small_disk, [str(binary)]) if small_disk else [str(binary)]
         self.daemon = Daemon(argv, env, folder / "adbd.log", **options)
         wait_for(lambda: listens(self.port), "adbd")
 
@@ -225,7 +227,7 @@ class RealAdbServer:
 class RealSshd:
     """A real sshd on loopback with host keys and settings of its own; logs in the user that runs the tests."""
 
-    def __init__(self, folder: Path, *, small_disk: bool = False, **settings: str) -> None:
+    def __init__(self, folder: Path, *, small_disk: str = "", **settings: str) -> None:
         folder.mkdir(parents=True)
         folder.chmod(0o700)
         self.folder, self.port, self.user = folder, free_port(), getpass.getuser()
@@ -237,6 +239,8 @@ class RealSshd:
         shutil.copy(folder / "client_key.pub", folder / "authorized_keys")
         self.home = folder / "home"
         self.home.mkdir()
+        self.small_disk = folder / "small-disk"
+        self.root = (self.small_disk if small_disk else folder) / "socbench"
         lines = {
             "Port": str(self.port),
             "ListenAddress": "127.0.0.1",
@@ -249,15 +253,14 @@ class RealSshd:
             "KbdInteractiveAuthentication": "no",
             "PermitRootLogin": "prohibit-password",
             "MaxSessions": "64",
-            "SetEnv": f"HOME={self.home}",
+            "SetEnv": f"HOME={self.home} SOCBENCH_DEVICE_ROOT={self.root}",
             "Subsystem": "sftp internal-sftp",
             **settings,
         }
         (folder / "sshd_config").write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
         argv = [str(device_tools.sshd_binary()), "-D", "-e", "-f", str(folder / "sshd_config")]
-        self.small_disk = folder / "small-disk"
         if small_disk:
-            argv = with_small_disk(self.small_disk, argv)
+            argv = with_small_disk(self.small_disk, small_disk, argv)
         self.daemon = Daemon(argv, dict(os.environ), folder / "sshd.log")
         wait_for(lambda: listens(self.port), "sshd")
         self.trust(self.port)
@@ -266,6 +269,19 @@ class RealSshd:
         """Return what SshTransport needs to log in here and nowhere else: no setting of the user's is read."""
         key = str(self.folder / "client_key")
         return {"identity_file": key, "known_hosts": str(self.known_hosts), "config": []}
+
+    def make_home(self, home: Path) -> None:
+        """Make ``home`` a home folder whose OpenSSH configuration logs in here as ``ssh:board``."""
+        (home / ".ssh").mkdir(parents=True, mode=0o700)
+        settings = {
+            "HostName": "127.0.0.1",
+            "Port": str(self.port),
+            "User": self.user,
+            "IdentityFile": str(self.folder / "client_key"),
+            "UserKnownHostsFile": str(self.known_hosts),
+        }
+        text = "Host board\n" + "".join(f"  {key} {value}\n" for key, value in settings.items())
+        (home / ".ssh" / "config").write_text(text)
 
     @property
     def known_hosts(self) -> Path:

@@ -39,11 +39,27 @@ _ADVICE = {
 
 
 class AdbStateError(DeviceStateError):
-    """The device is not ready; ``state`` is the short word for how."""
+    """The device is not ready and does not become so by itself; ``state`` is the short word for how."""
 
-    def __init__(self, address: str, state: str, advice: str) -> None:
-        super().__init__(f"{address} is {state.replace('_', ' ')}: {advice}")
+    def __init__(self, message: str, state: str) -> None:
+        super().__init__(message)
         self.state = state
+
+
+class AdbLostError(ChannelError):
+    """The device is away for now (offline, unplugged): it may come back by itself; ``state`` says how it is away."""
+
+    def __init__(self, message: str, state: str) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+def state_error(address: str, words: str) -> AdbStateError | AdbLostError:
+    """Return the error for a device that the server calls ``words`` (``not_attached``: it does not list it)."""
+    state, advice = state_and_advice(words)
+    message = f"{address} is {state.replace('_', ' ')}: {advice}"
+    away = state in (*_PASSING, "not_attached")
+    return AdbLostError(message, state) if away else AdbStateError(message, state)
 
 
 def state_and_advice(words: str) -> tuple[str, str]:
@@ -84,11 +100,8 @@ class AdbTransport:
         deadline = Deadline.after(open_s, f"{self.address} to answer")
         fresh = server is None and not adb_wire.answers(adb_wire.configured_server())
         self._server = server or adb_wire.ensure_server()
-        self._wait_until_ready(deadline, fresh)
-        if compression != "none":
-            self._need_feature(f"sendrecv_v2_{compression}", deadline)
-        found = self._shell(far_shell.finding_root(root), b"", deadline, 4096, ("sh",)).stdout
-        self._root = PurePosixPath(found.decode("utf-8", "surrogateescape"))
+        patience = Deadline.after(min(PASSING_S, open_s), f"{self.address} to be ready")
+        self._root = self._come_in(root, deadline, patience, fresh)
         if not self._root.is_absolute():
             raise DeviceStateError(f"{self.address}: its shell names no folder for socbench; try `adb shell id` on it")
 
@@ -160,13 +173,29 @@ class AdbTransport:
         for stream in streams:
             stream.close()
 
-    def _wait_until_ready(self, deadline: Deadline, fresh: bool) -> None:
+    def _come_in(
+        self, root: PurePosixPath | None, deadline: Deadline, patience: Deadline, fresh: bool
+    ) -> PurePosixPath:
+        """Return the folder on the device; asking for it is what proves that the device answers."""
+        while True:
+            self._wait_until_ready(deadline, patience, fresh)
+            if self._compression != "none":
+                self._need_feature(f"sendrecv_v2_{self._compression}", deadline)
+            try:
+                found = self._shell(far_shell.finding_root(root), b"", deadline, 4096, ("sh",)).stdout
+            except AdbLostError:
+                if not patience.remaining_s:
+                    raise
+                time.sleep(0.05)
+            else:
+                return PurePosixPath(found.decode("utf-8", "surrogateescape"))
+
+    def _wait_until_ready(self, deadline: Deadline, patience: Deadline, fresh: bool) -> None:
         """Wait out the states that pass by themselves; raise for the others.
 
         A device that was cut off is offline until the server has found it again (up to 3 s were seen), and a server
         that has just been started (``fresh``) lists nothing for a moment.
         """
-        patience = Deadline.after(min(PASSING_S, deadline.remaining_s))
         connected = False
         while True:
             listed = adb_wire.devices(self._server, deadline)
@@ -180,7 +209,7 @@ class AdbTransport:
                 continue
             passing = words in _PASSING or (words == "not_attached" and (connected or fresh))
             if not passing or not patience.remaining_s:
-                raise AdbStateError(self.address, *state_and_advice(words))
+                raise state_error(self.address, words)
             time.sleep(0.05)
 
     def _need_feature(self, feature: str, deadline: Deadline) -> None:
@@ -216,7 +245,7 @@ class AdbTransport:
             entry = next((e for e in listed if self._target in (e.serial, e.usb)), None)
             words = entry.state if entry else "not_attached"
             if words != "device":
-                return AdbStateError(self.address, *state_and_advice(words))
+                return state_error(self.address, words)
         return ChannelError(str(error))
 
     def _shell(self, line: str, stdin: bytes, deadline: Deadline, limit: int, argv: tuple[str, ...]) -> Completed:

@@ -46,6 +46,7 @@ of input is what ends it, and ``tail`` too."""
 
 _FIND_ROOT = r"""
 if [ -n "$1" ]; then root=$1
+elif [ -n "$SOCBENCH_DEVICE_ROOT" ]; then root=$SOCBENCH_DEVICE_ROOT
 elif [ -d /data/local/tmp ] && [ -w /data/local/tmp ]; then root=/data/local/tmp/socbench
 elif [ -n "$HOME" ] && [ -d "$HOME" ] && [ -w "$HOME" ]; then root=$HOME/.cache/socbench-device
 else root=/var/tmp/socbench-device

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 128 * 1024
 """Larger SFTP blocks break the packet limit of common servers."""
-_BLOCKS_IN_FLIGHT = 32
+_COPY: Any = {"block_size": _BLOCK_BYTES, "max_requests": 32, "follow_symlinks": True}
 
 
 async def connect(name: str, options: dict[str, Any]) -> asyncssh.SSHClientConnection:
@@ -144,7 +144,7 @@ async def push(connection: asyncssh.SSHClientConnection, source: Path, target: P
     async with connection.start_sftp_client() as sftp:
         await sftp.makedirs(str(target.parent), exist_ok=True)
         try:
-            await sftp.put(str(source), partial, block_size=_BLOCK_BYTES, max_requests=_BLOCKS_IN_FLIGHT)
+            await sftp.put(str(source), partial, **_COPY)
             if await sftp.getsize(partial) != size:
                 raise OSError(errno.EIO, "fewer bytes arrived than were sent", str(target))
             await sftp.chmod(partial, mode)
@@ -174,7 +174,7 @@ async def _is_full(sftp: asyncssh.SFTPClient, error: BaseException, partial: str
 async def pull(connection: asyncssh.SSHClientConnection, source: PurePosixPath, partial: Path) -> None:
     """Receive a file."""
     async with connection.start_sftp_client() as sftp:
-        await sftp.get(str(source), str(partial), block_size=_BLOCK_BYTES, max_requests=_BLOCKS_IN_FLIGHT)
+        await sftp.get(str(source), str(partial), **_COPY)
 
 
 def sftp_error(error: asyncssh.SFTPError, what: str) -> BaseException:

@@ -8,14 +8,16 @@ To add one: append its name to ``KINDS`` and define two fixtures here (or import
 from __future__ import annotations
 
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from device_rig import RealAdbd, RealAdbServer, RealSshd
 from socbench.transports import open_transport
 from socbench.transports.base import Deadline, Transport
 
-KINDS = ["local", "fake"]
+KINDS = ["local", "fake", "adb", "ssh"]
 
 
 @pytest.fixture(params=KINDS)
@@ -88,3 +90,83 @@ def fake_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     opened = open_transport("fake:conformance")
     yield opened
     opened.close()
+
+
+# Real daemons on loopback: Debian's adbd and ADB server, the system's sshd. Started once, their folder emptied a test.
+
+
+@pytest.fixture(scope="session")
+def real_adb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAdbServer]:
+    server = RealAdbServer(tmp_path_factory.mktemp("adb-server"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def real_adbd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAdbd]:
+    daemon = RealAdbd(tmp_path_factory.mktemp("adbd") / "device")
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def full_adbd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAdbd]:
+    daemon = RealAdbd(tmp_path_factory.mktemp("adbd-full") / "device", small_disk="256k")
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def real_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSshd]:
+    daemon = RealSshd(tmp_path_factory.mktemp("sshd") / "board")
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def full_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSshd]:
+    daemon = RealSshd(tmp_path_factory.mktemp("sshd-full") / "board", small_disk="256k")
+    yield daemon
+    daemon.stop()
+
+
+def _over_adb(daemon: RealAdbd, server: RealAdbServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transport]:
+    shutil.rmtree(daemon.root, ignore_errors=True)
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(server.port))
+    opened = open_transport(f"adb:{daemon.serial}")
+    yield opened
+    opened.close()
+
+
+def _over_ssh(daemon: RealSshd, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transport]:
+    shutil.rmtree(daemon.root, ignore_errors=True)
+    daemon.make_home(home)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    opened = open_transport("ssh:board")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def adb_transport(
+    real_adbd: RealAdbd, real_adb_server: RealAdbServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Transport]:
+    yield from _over_adb(real_adbd, real_adb_server, monkeypatch)
+
+
+@pytest.fixture
+def adb_full_disk(
+    full_adbd: RealAdbd, real_adb_server: RealAdbServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Transport]:
+    yield from _over_adb(full_adbd, real_adb_server, monkeypatch)
+
+
+@pytest.fixture
+def ssh_transport(real_sshd: RealSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transport]:
+    yield from _over_ssh(real_sshd, tmp_path / "home", monkeypatch)
+
+
+@pytest.fixture
+def ssh_full_disk(full_sshd: RealSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transport]:
+    yield from _over_ssh(full_sshd, tmp_path / "home", monkeypatch)
