@@ -90,13 +90,13 @@ def test_yaml_that_would_make_objects_makes_none(folder: Path) -> None:
 
 
 def test_an_unknown_model_gets_the_nearest_name(folder: Path) -> None:
-    with pytest.raises(ModelError, match="there is no model 'tny'; did you mean tiny?"):
+    with pytest.raises(ModelError, match=r"there is no model 'tny'; did you mean tiny\?"):
         cards.load_card("tny")
-    with pytest.raises(ModelError, match="there is no model '../tiny'"):
+    with pytest.raises(ModelError, match=r"there is no model '\.\./tiny'"):
         cards.load_card("../tiny")
     with pytest.raises(ModelError, match="there is no model 'zzz'; there are: tiny"):
         cards.load_card("zzz")
-    with pytest.raises(ModelError, match="did you mean tiny?"):
+    with pytest.raises(ModelError, match=r"did you mean tiny\?"):
         cards.check_card("tinny")
 
 
@@ -166,5 +166,5 @@ def test_a_bad_suite_is_refused_by_naming_the_field(line: str, said: str) -> Non
 
 
 def test_an_unknown_suite_gets_the_nearest_name() -> None:
-    with pytest.raises(ModelError, match="there is no suite 'quik'; did you mean quick?"):
+    with pytest.raises(ModelError, match=r"there is no suite 'quik'; did you mean quick\?"):
         suites.load_suite("quik")

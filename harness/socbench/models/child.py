@@ -36,7 +36,7 @@ def call(task: str, arguments: dict[str, Any], *, what: str, deadline_s: float =
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
-        [sys.executable, "-m", "socbench.models.child", task],
+        _argv(task),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -60,6 +60,10 @@ def call(task: str, arguments: dict[str, Any], *, what: str, deadline_s: float =
         kind = ModelError if answer["error"]["kind"] == "model" else FailedError
         raise kind(f"{what} failed: {answer['error']['message']}")
     return answer
+
+
+def _argv(task: str) -> list[str]:
+    return [sys.executable, "-m", "socbench.models.child", task]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
