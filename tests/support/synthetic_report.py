@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 
 import numpy as np
-
 from socbench.records import (
     ComparedPair,
     CoreCluster,
@@ -29,10 +28,16 @@ DELEGATES = {"litert": "cpu:xnnpack", "onnxruntime": "cpu:mlas", "openvino": "cp
 FORMATS = {"litert": "tflite", "onnxruntime": "onnx", "openvino": "openvino"}
 VERSIONS = {"litert": "2.3.0", "onnxruntime": "1.31.1", "openvino": "2026.4.1"}
 BASE_MS = {
-    ("litert", "fp32"): 9.1, ("litert", "fp16"): 9.3, ("litert", "int8"): 3.4,
-    ("onnxruntime", "fp32"): 7.4, ("onnxruntime", "fp16"): 8.8, ("onnxruntime", "int8"): 4.2,
-    ("openvino", "fp32"): 7.2, ("openvino", "fp16"): 7.25, ("openvino", "int8"): 3.1,
-}  # fmt: skip
+    ("litert", "fp32"): 9.1,
+    ("litert", "fp16"): 9.3,
+    ("litert", "int8"): 3.4,
+    ("onnxruntime", "fp32"): 7.4,
+    ("onnxruntime", "fp16"): 8.8,
+    ("onnxruntime", "int8"): 4.2,
+    ("openvino", "fp32"): 7.2,
+    ("openvino", "fp16"): 7.25,
+    ("openvino", "int8"): 3.1,
+}
 SIZES = {"fp32": 14_200_000, "fp16": 7_100_000, "int8": 3_900_000}
 
 LOCAL = Device(
@@ -144,7 +149,7 @@ def session(**changes: object) -> SessionInfo:
 def samples(
     p50_ns: float, seed: int, repetitions: int = 3, count: int = 500, start_ns: int = 10**12, step: float = 1.0
 ) -> tuple[RepetitionSamples, ...]:
-    """Right-skewed latencies around ``p50_ns``, first and warm-up samples before them; ``step`` slows the last third."""
+    """Right-skewed latencies, first and warm-up samples before them; ``step`` slows the last third."""
     rng = np.random.default_rng(seed)
     out = []
     for repetition in range(repetitions):
@@ -208,17 +213,26 @@ def quick(count: int = 500) -> ReportData:
 def _with_trouble(one: TrialRow) -> TrialRow:
     if one.precision == "fp16" and one.runtime != "litert":
         text = "fp16 was asked for; the CPU executed fp32"
-        note = Reason("precision_not_effective", "note", text, "Compare it with the fp32 row: it is the same arithmetic.")
+        note = Reason("precision_not_effective", "note", text, "Compare it with the fp32 row: it is the same.")
         return replace(one, precision_effective="fp32", reasons=(note,))
     if one.trial == "t003":
         text = "at t = 41 s other processes took 31 % of a core"
         busy = Reason("background_load", "suspect", text, "Close what else runs on the device and run it again.")
         return replace(one, verdict="suspect", reasons=(busy,))
     if one.trial == "t011":
-        error = Failure("not_built", "tflite-fp16 of digits_cnn is not in this installation", "Run `socbench models build digits_cnn`.")
+        error = Failure(
+            "not_built",
+            "tflite-fp16 of digits_cnn is not in this installation",
+            "Run `socbench models build digits_cnn`.",
+        )
         return absent(one, "excluded", error)
     if one.trial == "t006":
-        wrong = Reason("output_wrong", "invalid", "cosine 0.41 to the reference, 0.95 is needed", "Do not use this file on this CPU: try the reduced-range recipe.")
+        wrong = Reason(
+            "output_wrong",
+            "invalid",
+            "cosine 0.41 to the reference, 0.95 is needed",
+            "Do not use this file on this CPU: try the reduced-range recipe.",
+        )
         return replace(one, verdict="invalid", reasons=(wrong,), fidelity=Fidelity(0.41, 3.1, 0.6, 0.1, False))
     return one
 
@@ -227,13 +241,31 @@ def absent(one: TrialRow, status: str, error: Failure) -> TrialRow:
     """The row with no measurement, for the reason ``error``."""
     nothing = dict.fromkeys(
         (
-            "latency_p50_ns", "latency_p50_low_ns", "latency_p50_high_ns", "latency_p90_ns", "latency_p99_ns", "first_ns",
-            "load_ns", "import_ns", "peak_memory_bytes", "accuracy", "accuracy_low", "accuracy_high", "accuracy_delta",
-            "accuracy_delta_low", "accuracy_delta_high", "accuracy_count", "fidelity", "verdict", "precision_effective",
+            "latency_p50_ns",
+            "latency_p50_low_ns",
+            "latency_p50_high_ns",
+            "latency_p90_ns",
+            "latency_p99_ns",
+            "first_ns",
+            "load_ns",
+            "import_ns",
+            "peak_memory_bytes",
+            "accuracy",
+            "accuracy_low",
+            "accuracy_high",
+            "accuracy_delta",
+            "accuracy_delta_low",
+            "accuracy_delta_high",
+            "accuracy_count",
+            "fidelity",
+            "verdict",
+            "precision_effective",
             "delegate_effective",
         )
-    )  # fmt: skip
-    return replace(one, status=status, error=error, repetitions=0, samples=0, reasons=(), repetition_medians_ns=(), **nothing)  # type: ignore[arg-type]
+    )
+    return replace(
+        one, status=status, error=error, repetitions=0, samples=0, reasons=(), repetition_medians_ns=(), **nothing
+    )  # type: ignore[arg-type]
 
 
 def telemetry(device: str = "local", seconds: int = 180, step_at: int | None = None) -> tuple[TelemetrySeries, ...]:
@@ -253,10 +285,20 @@ def telemetry(device: str = "local", seconds: int = 180, step_at: int | None = N
 def one_row() -> ReportData:
     """A single row of the user's own file, no labelled data, one repetition."""
     only = row(
-        model="my.tflite", repetitions=1, latency_p50_low_ns=None, latency_p50_high_ns=None, accuracy=None,
-        accuracy_low=None, accuracy_high=None, accuracy_metric=None, accuracy_count=None, accuracy_delta=None,
-        accuracy_delta_low=None, accuracy_delta_high=None, label=None,
-    )  # fmt: skip
+        model="my.tflite",
+        repetitions=1,
+        latency_p50_low_ns=None,
+        latency_p50_high_ns=None,
+        accuracy=None,
+        accuracy_low=None,
+        accuracy_high=None,
+        accuracy_metric=None,
+        accuracy_count=None,
+        accuracy_delta=None,
+        accuracy_delta_low=None,
+        accuracy_delta_high=None,
+        label=None,
+    )
     return ReportData((session(label=None),), (only,), {(only.session, only.trial): samples(9.1e6, 3, 1)})
 
 
@@ -268,9 +310,16 @@ def many(number: int = 2000) -> ReportData:
         precision = ("fp32", "fp16", "int8")[index // 3 % 3]
         p50 = BASE_MS[runtime, precision] * 1e6 * (1 + (index * 7919 % 1000) / 400)
         one = row(
-            runtime, precision, trial=f"t{index:04d}", threads=1 + index // 9 % 8, threads_effective=1 + index // 9 % 8,
-            cores=f"0-{index // 72}", latency_p50_ns=p50, latency_p50_low_ns=p50 * 0.99, latency_p50_high_ns=p50 * 1.01,
-        )  # fmt: skip
+            runtime,
+            precision,
+            trial=f"t{index:04d}",
+            threads=1 + index // 9 % 8,
+            threads_effective=1 + index // 9 % 8,
+            cores=f"0-{index // 72}",
+            latency_p50_ns=p50,
+            latency_p50_low_ns=p50 * 0.99,
+            latency_p50_high_ns=p50 * 1.01,
+        )
         rows.append(one)
     return ReportData((session(),), tuple(rows))
 
@@ -281,54 +330,154 @@ def hostile() -> ReportData:
     reason = Reason("noisy", "suspect", HOSTILE, HOSTILE)
     rows = (
         row(model=HOSTILE, device_name=HOSTILE, device_key="bad", label=HOSTILE, reasons=(reason,), verdict="suspect"),
-        row("openvino", "int8", trial="t002", model=HOSTILE, device_name=HOSTILE, device_key="bad", label=HOSTILE, recipe=HOSTILE, cores=HOSTILE, accelerator=HOSTILE),
-        row("onnxruntime", trial="t003", model=HOSTILE, device_name=LONG_NAME, device_key="long", runtime_version=HOSTILE, environment=HOSTILE),
-        absent(row("litert", "int8", trial="t004", model=HOSTILE, device_name=HOSTILE, device_key="bad"), "failed", Failure("crashed", HOSTILE, HOSTILE)),
-    )  # fmt: skip
-    info = session(label=HOSTILE, argv=("socbench", "run", HOSTILE), devices=(device, replace(LOCAL, name=LONG_NAME, key="long")), models={HOSTILE: {"title": HOSTILE, "task": HOSTILE}})
+        row(
+            "openvino",
+            "int8",
+            trial="t002",
+            model=HOSTILE,
+            device_name=HOSTILE,
+            device_key="bad",
+            label=HOSTILE,
+            recipe=HOSTILE,
+            cores=HOSTILE,
+            accelerator=HOSTILE,
+        ),
+        row(
+            "onnxruntime",
+            trial="t003",
+            model=HOSTILE,
+            device_name=LONG_NAME,
+            device_key="long",
+            runtime_version=HOSTILE,
+            environment=HOSTILE,
+        ),
+        absent(
+            row("litert", "int8", trial="t004", model=HOSTILE, device_name=HOSTILE, device_key="bad"),
+            "failed",
+            Failure("crashed", HOSTILE, HOSTILE),
+        ),
+    )
+    info = session(
+        label=HOSTILE,
+        argv=("socbench", "run", HOSTILE),
+        devices=(device, replace(LOCAL, name=LONG_NAME, key="long")),
+        models={HOSTILE: {"title": HOSTILE, "task": HOSTILE}},
+    )
     return ReportData((info,), rows, {(rows[0].session, one.trial): samples(5e6, 3) for one in rows[:3]})
 
 
 def all_failed() -> ReportData:
     """Nothing was measured."""
-    error = Failure("runtime_missing", "ai-edge-litert is not installed on local", 'Run `pip install "socbench[litert]"`.')
-    rows = tuple(absent(row("litert", p, trial=f"t{i}"), "failed", error) for i, p in enumerate(("fp32", "fp16", "int8")))
+    error = Failure(
+        "runtime_missing", "ai-edge-litert is not installed on local", 'Run `pip install "socbench[litert]"`.'
+    )
+    rows = tuple(
+        absent(row("litert", p, trial=f"t{i}"), "failed", error) for i, p in enumerate(("fp32", "fp16", "int8"))
+    )
     out = Failure("format", "no fp16 variant for ncnn", None)
-    return ReportData((session(status="complete_with_failures"),), (*rows, absent(row("ncnn", "fp16", trial="t9"), "excluded", out)))
+    return ReportData(
+        (session(status="complete_with_failures"),), (*rows, absent(row("ncnn", "fp16", trial="t9"), "excluded", out))
+    )
 
 
 def several_devices(sustained: bool = False) -> ReportData:
     """Four devices with GPU and NPU rows, one fallen back, one in part; with ``sustained`` a throttled curve."""
     devices, rows, found = [], [], {}
-    for index, (name, soc) in enumerate((("Pixel 9 Pro", "Tensor G4"), ("Galaxy S24 Ultra", "Snapdragon 8 Gen 3"), ("Orange Pi 5", "RK3588"), ("Raspberry Pi 5", "BCM2712"))):
+    for index, (name, soc) in enumerate(
+        (
+            ("Pixel 9 Pro", "Tensor G4"),
+            ("Galaxy S24 Ultra", "Snapdragon 8 Gen 3"),
+            ("Orange Pi 5", "RK3588"),
+            ("Raspberry Pi 5", "BCM2712"),
+        )
+    ):
         device = replace(LOCAL, device=f"adb:SER{index}", key=f"key{index}", name=name, soc=soc, soc_vendor=None)
         devices.append(device)
-        for number, (delegate, precision, ms) in enumerate((("cpu:xnnpack", "fp32", 21.0), ("cpu:xnnpack", "int8", 8.2), ("gpu:opencl", "fp16", 4.8), ("npu:qualcomm", "int8", 1.2))):
+        for number, (delegate, precision, ms) in enumerate(
+            (
+                ("cpu:xnnpack", "fp32", 21.0),
+                ("cpu:xnnpack", "int8", 8.2),
+                ("gpu:opencl", "fp16", 4.8),
+                ("npu:qualcomm", "int8", 1.2),
+            )
+        ):
             p50 = ms * 1e6 * (1 + 0.7 * index)
             one = row(
-                "litert", precision, trial=f"d{index}t{number}", device=device.device, device_name=name, device_key=device.key, soc=soc,
-                delegate=delegate, delegate_effective=delegate, latency_p50_ns=p50, latency_p50_low_ns=p50 * 0.97, latency_p50_high_ns=p50 * 1.03,
-                latency_p99_ns=p50 * 1.4, accuracy_count=1000, accuracy=0.72 - (0.018 if delegate[0] == "n" else 0.001 * number), accuracy_delta=-0.018 if delegate[0] == "n" else -0.001,
-                accuracy_delta_low=-0.03 if delegate[0] == "n" else -0.004, accuracy_delta_high=-0.006 if delegate[0] == "n" else 0.002,
-            )  # fmt: skip
+                "litert",
+                precision,
+                trial=f"d{index}t{number}",
+                device=device.device,
+                device_name=name,
+                device_key=device.key,
+                soc=soc,
+                delegate=delegate,
+                delegate_effective=delegate,
+                latency_p50_ns=p50,
+                latency_p50_low_ns=p50 * 0.97,
+                latency_p50_high_ns=p50 * 1.03,
+                latency_p99_ns=p50 * 1.4,
+                accuracy_count=1000,
+                accuracy=0.72 - (0.018 if delegate[0] == "n" else 0.001 * number),
+                accuracy_delta=-0.018 if delegate[0] == "n" else -0.001,
+                accuracy_delta_low=-0.03 if delegate[0] == "n" else -0.004,
+                accuracy_delta_high=-0.006 if delegate[0] == "n" else 0.002,
+            )
             if delegate[0] == "n" and index == 2:
-                error = Failure("delegate_missing", "this SoC has no NPU that LiteRT knows", "Use `--delegate cpu,gpu`.")
+                error = Failure(
+                    "delegate_missing", "this SoC has no NPU that LiteRT knows", "Use `--delegate cpu,gpu`."
+                )
                 one = absent(one, "excluded", error)
             elif delegate[0] == "n" and index == 3:
-                why = Reason("fell_back", "invalid", "the NPU took 0 of 66 nodes, all ran on the CPU", "Use `--delegate cpu`.")
-                one = replace(one, delegate_effective="cpu:xnnpack", delegation="fell_back", nodes_delegated=0, verdict="invalid", reasons=(why,))
+                why = Reason(
+                    "fell_back", "invalid", "the NPU took 0 of 66 nodes, all ran on the CPU", "Use `--delegate cpu`."
+                )
+                one = replace(
+                    one,
+                    delegate_effective="cpu:xnnpack",
+                    delegation="fell_back",
+                    nodes_delegated=0,
+                    verdict="invalid",
+                    reasons=(why,),
+                )
             elif delegate[0] == "n" and index == 1:
                 one = replace(one, delegation="partial", nodes_delegated=60, partitions=3)
             rows.append(one)
             if one.latency_p50_ns is not None:
                 found[one.session, one.trial] = samples(p50, number + 10 * index, start_ns=10**12 + number * 9 * 10**9)
-    series: tuple[TelemetrySeries, ...] = tuple(one for device in devices for one in telemetry(device.device, step_at=90))
+    series: tuple[TelemetrySeries, ...] = tuple(
+        one for device in devices for one in telemetry(device.device, step_at=90)
+    )
     if sustained:
-        thermal = {"baseline_p50_ns": 3.2e6, "sustained_p50_ns": 4.6e6, "slowdown": 1.44, "throttle_at_s": 90.0, "cause": "clock_cap", "throttled": True, "temperature_rise_milli_c": 18_000}
-        reason = Reason("throttled", "suspect", "the clock limit fell from 3.0 to 2.1 GHz while this was measured", "Let it cool, or use `socbench sustained`.")
+        thermal = {
+            "baseline_p50_ns": 3.2e6,
+            "sustained_p50_ns": 4.6e6,
+            "slowdown": 1.44,
+            "throttle_at_s": 90.0,
+            "cause": "clock_cap",
+            "throttled": True,
+            "temperature_rise_milli_c": 18_000,
+        }
+        reason = Reason(
+            "throttled",
+            "suspect",
+            "the clock limit fell from 3.0 to 2.1 GHz while this was measured",
+            "Let it cool, or use `socbench sustained`.",
+        )
         for index, device in enumerate(devices[:2]):
-            one = row(trial=f"s{index}", scenario="sustained", device=device.device, device_name=device.name, device_key=device.key, soc=device.soc, repetitions=1,
-                      latency_p50_low_ns=None, latency_p50_high_ns=None, thermal=thermal, verdict="suspect", reasons=(reason,))  # fmt: skip
+            one = row(
+                trial=f"s{index}",
+                scenario="sustained",
+                device=device.device,
+                device_name=device.name,
+                device_key=device.key,
+                soc=device.soc,
+                repetitions=1,
+                latency_p50_low_ns=None,
+                latency_p50_high_ns=None,
+                thermal=thermal,
+                verdict="suspect",
+                reasons=(reason,),
+            )
             rows.append(one)
             found[one.session, one.trial] = samples(8e6, index, 1, 22_000, step=1.44)
     return ReportData((session(devices=tuple(devices)),), tuple(rows), found, {session().session: series})
@@ -336,14 +485,47 @@ def several_devices(sustained: bool = False) -> ReportData:
 
 def pairs() -> list[ComparedPair]:
     """One pair of each decision."""
-    def pair(runtime: str, precision: str, ratio: float | None, width: float, decision: str, reasons: tuple[str, ...] = (), **changes: object) -> ComparedPair:
+
+    def pair(
+        runtime: str,
+        precision: str,
+        ratio: float | None,
+        width: float,
+        decision: str,
+        reasons: tuple[str, ...] = (),
+        **changes: object,
+    ) -> ComparedPair:
         base = row(runtime, precision)
-        candidate = row(runtime, precision, session="20261124-120000-ef01", label="patch", latency_p50_ns=(base.latency_p50_ns or 1) * (ratio or 1), **changes)
+        candidate = row(
+            runtime,
+            precision,
+            session="20261124-120000-ef01",
+            label="patch",
+            latency_p50_ns=(base.latency_p50_ns or 1) * (ratio or 1),
+            **changes,
+        )
         low = None if ratio is None else ratio / (1 + width)
         high = None if ratio is None else ratio * (1 + width)
-        key = {"model": "mobilenet_v2", "runtime": runtime, "delegate": base.delegate, "precision": precision, "scenario": "single_stream"}
+        key = {
+            "model": "mobilenet_v2",
+            "runtime": runtime,
+            "delegate": base.delegate,
+            "precision": precision,
+            "scenario": "single_stream",
+        }
         gone = decision in ("missing", "failed")
-        return ComparedPair(key, base, None if decision == "missing" else candidate, base.latency_p50_ns, None if gone else candidate.latency_p50_ns, ratio, low, high, decision, reasons)  # type: ignore[arg-type]
+        return ComparedPair(
+            key,
+            base,
+            None if decision == "missing" else candidate,
+            base.latency_p50_ns,
+            None if gone else candidate.latency_p50_ns,
+            ratio,
+            low,
+            high,
+            decision,
+            reasons,
+        )  # type: ignore[arg-type]
 
     return [
         pair("litert", "fp32", 1.21, 0.02, "slower"),
@@ -353,4 +535,4 @@ def pairs() -> list[ComparedPair]:
         pair("onnxruntime", "fp32", 1.05, 0.12, "cannot_tell", ("noisy",)),
         pair("onnxruntime", "int8", None, 0, "not_comparable", ("threads differ: 1 and 4",)),
         pair("onnxruntime", "fp16", None, 0, "missing", ("the candidate has no such row",)),
-    ]  # fmt: skip
+    ]

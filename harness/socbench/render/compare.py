@@ -46,6 +46,11 @@ def unit_of(pairs: Sequence[ComparedPair]) -> numbers.Unit:
     return numbers.time_unit(value for pair in pairs for value in (pair.base_p50_ns, pair.candidate_p50_ns))
 
 
+def several_models(pairs: Sequence[ComparedPair]) -> bool:
+    """Whether names of pairs need the model in them."""
+    return len({pair.key.get("model") for pair in pairs}) > 1
+
+
 def ordered(pairs: Sequence[ComparedPair]) -> list[ComparedPair]:
     """What needs a look first: missing and failed, slower by how much, faster, the rest."""
     return sorted(pairs, key=lambda pair: (_ORDER.index(pair.decision), -abs((pair.ratio or 1.0) - 1.0)))
@@ -76,7 +81,8 @@ def html_section(pairs: Sequence[ComparedPair], base: str = "base", candidate: s
     """What the template of the page needs: title, sentences, heads, cells with reasons in the last."""
     unit = unit_of(pairs)
     order = ordered(pairs)
-    lines = [cells(pair, unit) for pair in order]
+    many = several_models(pairs)
+    lines = [cells(pair, unit, model=many) for pair in order]
     for column in (1, 2, 3):
         aligned = numbers.aligned([line[column] for line in lines])
         for line, text in zip(lines, aligned, strict=True):
@@ -104,10 +110,10 @@ def compare_markdown(
     said = sentences.compare_answer(pairs, base=base, candidate=candidate)
     lines += [tables.escape_markdown(sentence) for sentence in said]
     if pairs:
-        unit = unit_of(pairs)
+        unit, many = unit_of(pairs), several_models(pairs)
         lines += ["", _line(heads(base, candidate, unit)), "|---|--:|--:|--:|--:|---|"]
         for pair in ordered(pairs):
-            line = cells(pair, unit)
+            line = cells(pair, unit, model=many)
             line[-1] += f": {why(pair)}" if pair.reasons else ""
             lines.append(_line(line))
         lines += ["", "Change is candidate over base, over zero is slower; 95 % is the interval of the change."]

@@ -19,7 +19,7 @@ def cost(section: ranking.Section, slug: str) -> Figure | None:
     rows = everything[:MOST_LANES]
     ctx = columns.context(section.rows)
     panels = [panel for panel in _panels(ctx) if _tells(panel, rows)]
-    if not rows or not panels:
+    if len(rows) < 2 or not panels:
         return None
     labels = figure_base.short_names(rows)
     many = len(section.devices) > 1
@@ -55,9 +55,9 @@ def cost(section: ranking.Section, slug: str) -> Figure | None:
 
 
 def _tells(panel: Panel, rows: Sequence[TrialRow]) -> bool:
-    """Whether a panel shows anything: values that differ, or the only one."""
+    """Whether a panel shows anything: values that differ."""
     values = {panel[2](row) for row in rows} - {None}
-    return len(values) > 1 or (len(rows) == 1 and bool(values))
+    return len(values) > 1
 
 
 Panel = tuple[str, numbers.Unit, Callable[[TrialRow], float | None]]
@@ -93,12 +93,6 @@ def _dots(axes: Any, rows: Sequence[TrialRow], values: Sequence[float | None], u
 def _cost_title(rows: Sequence[TrialRow]) -> str:
     trusted = [row for row in rows if ranking.is_trusted(row)] or list(rows)
     said = []
-    if len(rows) == 1:
-        row = rows[0]
-        said += [f"the file takes {numbers.size_in_sentence(row.size_bytes)}"] if row.size_bytes else []
-        said += [f"it loads in {numbers.in_sentence(row.load_ns)}"] if row.load_ns else []
-        text = "; ".join(said) or "What the row costs beside time"
-        return text[:1].upper() + text[1:]
     sized = [row for row in trusted if row.size_bytes]
     if len({row.size_bytes for row in sized}) > 1:
         smallest = min(sized, key=lambda row: row.size_bytes or 0)
@@ -120,7 +114,7 @@ def heat(section: ranking.Section, slug: str) -> Figure | None:
             cells = lines.setdefault((device.key, row.runtime, row.delegate), {})
             cells.setdefault(row.precision, row)
     precisions = [name for name in PRECISIONS if any(name in cells for cells in lines.values())]
-    if len(lines) < 2 or len(precisions) < 2:
+    if len(lines) < 2 or len(precisions) < 2 or not any(map(ranking.is_measured, section.rows)):
         return None
     total, shown = len(lines), list(lines.items())[:_MOST_ROWS]
     ctx = columns.context(section.rows)

@@ -231,7 +231,7 @@ def _relative_axis(axes: Any, quantiles: Sequence[Any]) -> tuple[float, float]:
     margin = 0.04 * (high - low)
     limits = (low - margin, high + 2 * margin)
     axes.set_xlim(*limits)
-    axes.set_xlabel("latency of one inference over the row's own median")
+    axes.set_xlabel("latency over the row's median")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} x"))
     axes.grid(axis="x")
     axes.set_axisbelow(True)

@@ -47,7 +47,7 @@ def report_html(data: ReportData, *, compare: Sequence[ComparedPair] | None = No
 def _page(data: ReportData, compare: Sequence[ComparedPair] | None, style: str) -> dict[str, Any]:
     found = ranking.sections(data)
     counter = _Counter()
-    gathered = concerns.gathered(data.rows)
+    gathered = concerns.gathered(ranking.concerning_rows(data.rows))
     csv_text = tables.rows_csv(data.rows)
     return {
         "title": page_title(data),
@@ -126,6 +126,8 @@ def _section(data: ReportData, section: ranking.Section, number: int, counter: _
     ctx = columns.context(section.rows)
     shown = [column for column in columns.visible(section.rows, ctx) if column.key != "first"]
     used = dots.scale(section.rows, ctx.time)
+    if used is None:
+        shown = [column for column in shown if column.kind != "measure"]
     facts = [names.plain(section.task, 60).replace("_", " ")] if section.task else []
     if section.scenario != "single_stream":
         facts.append(names.scenario_title(section.scenario))
@@ -155,7 +157,7 @@ def _heads(shown: Sequence[columns.Column], ctx: columns.Context, used: dots.Sca
         heads.append({"head": column.head(ctx), "kind": _kind(column), "axis": None})
         if column.key == "median" and used is not None:
             heads.append({"head": "", "kind": "plot", "axis": Markup(dots.axis_svg(used))})
-    return heads
+    return heads if used is not None else [*heads, {"head": "why not", "kind": "notes", "axis": None}]
 
 
 def _blocks(
@@ -187,7 +189,7 @@ def _cells(
         cells.append({"text": text, "kind": _kind(column), "span": 0, "advice": ""})
         if column.key == "median" and used is not None:
             cells.append({"text": Markup(dots.row_svg(row, used, ctx.time)), "kind": "plot", "span": 0, "advice": ""})
-    total = len(shown) + (used is not None)
+    total = len(shown) + 1
     if group == "absent":
         advice = names.plain(row.error.advice, 400) if row.error and row.error.advice else ""
         text = columns.absent_text(row) + "."
@@ -282,12 +284,16 @@ def _device(device: Device) -> list[str]:
     return [names.plain(device.name, 120), ", ".join(filter(None, facts))]
 
 
+def _moment(text: str | None) -> str:
+    return names.plain(text, 40)[:19].replace("T", " ") if text else "not known"
+
+
 def _session(session: SessionInfo) -> list[str]:
     return [
         names.plain(session.session, 60),
         names.plain(session.label or "none", 60),
-        names.plain(session.started, 40),
-        names.plain(session.ended or "not known", 40),
+        _moment(session.started),
+        _moment(session.ended),
         names.plain(session.status, 40).replace("_", " "),
         f"{session.seed}",
         names.plain(session.socbench_version, 40),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from socbench.records import ReportData
-from socbench.render import concerns, figure_base, figures, sentences
+from socbench.render import concerns, figure_base, figures, ranking, sentences
 from socbench.render.html import page_title
 from socbench.render.terminal import results_lines
 
@@ -57,7 +57,7 @@ def _lines(data: ReportData, conclusion: Sequence[str]) -> list[str]:
     for said in [*sentences.answer(data), *conclusion]:
         lines += [*textwrap.wrap(said, 100), ""]
     lines += results_lines(data)
-    for concern in concerns.gathered(data.rows):
+    for concern in concerns.gathered(ranking.concerning_rows(data.rows)):
         lines += textwrap.wrap(f"{concern.title}. {concern.advice}", 100)
         for who, what in concern.seen[:6]:
             lines += textwrap.wrap(f"{who}: {what}" if what else who, 98, initial_indent="  ", subsequent_indent="  ")

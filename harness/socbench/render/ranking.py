@@ -111,6 +111,13 @@ def shown_rows(rows: Sequence[TrialRow]) -> list[TrialRow]:
     return [row for row in rows if row.scenario != "accuracy" or row.model not in others]
 
 
+def concerning_rows(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """Rows whose reasons are told: those shown, and accuracy trials that failed (else theirs repeat the others')."""
+    shown = shown_rows(rows)
+    known = {(row.session, row.trial) for row in shown}
+    return shown + [row for row in rows if row.status == "failed" and (row.session, row.trial) not in known]
+
+
 def device_names(rows: Iterable[TrialRow]) -> dict[str, str]:
     """A printable name for each device key, the address added where two devices have one name."""
     by_key: dict[str, tuple[str, str]] = {}

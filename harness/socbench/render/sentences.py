@@ -123,7 +123,7 @@ def _about(rows: Sequence[TrialRow]) -> list[str]:
     if not trusted:
         return [*_only_doubtful(who, rows), *_tally(rows)]
     return [
-        *_pick(who, trusted),
+        *_pick(who, trusted, len(rows) == 1),
         *_faster_still(who, trusted),
         *_doubtful_leader(who, rows, trusted),
         *_limits(trusted),
@@ -161,8 +161,10 @@ def _only_doubtful(who: Who, rows: Sequence[TrialRow]) -> list[str]:
     return said
 
 
-def _pick(who: Who, trusted: Sequence[TrialRow]) -> list[str]:
+def _pick(who: Who, trusted: Sequence[TrialRow], alone: bool) -> list[str]:
     keeping = [row for row in trusted if ranking.accuracy_state(row) == "keeps"]
+    if len(trusted) == 1 and alone:
+        return [f"{who(trusted[0])} takes {_said(trusted[0])}."]
     lead = "Fastest that keeps its accuracy"
     if not keeping:
         unknown = [row for row in trusted if ranking.accuracy_state(row) == "unknown"]
@@ -241,7 +243,8 @@ def _doubtful_leader(who: Who, rows: Sequence[TrialRow], trusted: Sequence[Trial
 def _limits(trusted: Sequence[TrialRow]) -> list[str]:
     said = []
     if all(row.repetitions < 2 for row in trusted):
-        said.append("Each row has one repetition, so how sure these figures are can't be said.")
+        lead = "It has" if len(trusted) == 1 else "Each row has"
+        said.append(f"{lead} one repetition, so there is no interval: how sure this is can't be said.")
     if all(ranking.accuracy_state(row) == "unknown" for row in trusted):
         checked = [row for row in trusted if row.fidelity and row.fidelity.within_tolerance]
         if len(checked) == len(trusted):
@@ -281,11 +284,12 @@ def compare_answer(pairs: Sequence[ComparedPair], *, base: str = "base", candida
     for pair in pairs:
         by[pair.decision].append(pair)
     said = []
+    many = len({pair.key.get("model") for pair in pairs}) > 1
     for decision, pick in (("slower", max), ("faster", min)):
         found = [pair for pair in by[decision] if pair.ratio is not None]
         if found:
             worst = pick(found, key=lambda pair: pair.ratio or 1.0)
-            said.append(_changed(worst, decision, len(found), len(pairs), candidate))
+            said.append(_changed(worst, decision, len(found), len(pairs), candidate, many))
     if by["no_difference"]:
         said.append(f"{names.count(len(by['no_difference']), 'row shows', 'rows show')} no difference.")
     if by["cannot_tell"]:
@@ -301,13 +305,14 @@ def compare_answer(pairs: Sequence[ComparedPair], *, base: str = "base", candida
     return said
 
 
-def _changed(worst: ComparedPair, decision: str, found: int, total: int, candidate: str) -> str:
+def _changed(worst: ComparedPair, decision: str, found: int, total: int, candidate: str, many: bool) -> str:
     ratio = worst.ratio or 1.0
     low, high = worst.ratio_low, worst.ratio_high
     interval = ""
     if low is not None and high is not None:
         interval = f" ({numbers.percent_change(low)} to {numbers.percent_change(high)})"
-    most = f", most on {pair_name(worst)}" if found > 1 else f": {pair_name(worst)}"
+    name = pair_name(worst, model=many)
+    most = f", most on {name}" if found > 1 else f": {name}"
     what = names.count(found, "row")
     return f"{candidate} is {decision} on {what} of {total:,}{most}: {numbers.percent_change(ratio)}{interval}."
 

@@ -44,7 +44,7 @@ def print_results(console: Console, data: ReportData) -> None:
     for section in ranking.sections(data):
         _print_section(console, section)
         console.print()
-    _print_concerns(console, ranking.shown_rows(data.rows) + _failed_accuracy(data.rows))
+    _print_concerns(console, ranking.concerning_rows(data.rows))
 
 
 def results_lines(data: ReportData) -> list[str]:
@@ -55,11 +55,6 @@ def results_lines(data: ReportData) -> list[str]:
         _print_section(console, section)
         console.print()
     return out.getvalue().splitlines()
-
-
-def _failed_accuracy(rows: Sequence[TrialRow]) -> list[TrialRow]:
-    shown = {(row.session, row.trial) for row in ranking.shown_rows(rows)}
-    return [row for row in rows if row.status == "failed" and (row.session, row.trial) not in shown]
 
 
 def _print_section(console: Console, section: ranking.Section) -> None:
@@ -174,7 +169,7 @@ def print_compare(
         return
     console.print()
     unit = compare.unit_of(pairs)
-    many = len({pair.key.get("model") for pair in pairs}) > 1
+    many = compare.several_models(pairs)
     order = compare.ordered(pairs)
     lines = [compare.cells(pair, unit, model=many) for pair in order]
     for position in (1, 2, 3):

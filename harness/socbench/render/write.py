@@ -83,7 +83,7 @@ def report_markdown(data: ReportData, compare: Sequence[ComparedPair] | None = N
         lines += [_compare_markdown(compare), ""]
     for section in ranking.sections(data):
         lines += [tables.section_markdown(section), ""]
-    found = concerns.gathered(data.rows)
+    found = concerns.gathered(ranking.concerning_rows(data.rows))
     if found:
         lines += ["## What not to trust, and why", ""]
     for concern in found:
