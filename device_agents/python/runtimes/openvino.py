@@ -63,8 +63,8 @@ class OpenvinoSession(Session):  # type: ignore[misc]
         try:
             from openvino._pyopenvino import InferRequest
 
-            return functools.partial(InferRequest.infer, super(type(self.request), self.request), {}, True, False)
-        except (ImportError, AttributeError):
+            return functools.partial(InferRequest.infer, self.request, {}, True, False)
+        except ImportError:
             return functools.partial(self.request.infer, share_outputs=True)
 
     def bind(self, inputs: Json) -> None:
