@@ -1,6 +1,6 @@
 """How often the statistics are right: simulated comparisons, intervals and verdicts with known truth.
 
-    python benchmarks/statistics.py [--quick] [--json docs/data/statistics.json] [--markdown FILE]
+    python benchmarks/statistics_experiment.py [--quick] [--json docs/data/statistics.json] [--markdown FILE]
 
 Only the measured numbers are simulated; every statistic, decision and verdict is made by ``socbench.analysis``. Seeded,
 one core, some minutes. What the noise looks like is said at :class:`Noise`; docs/methodology.md holds the result.
