@@ -46,6 +46,10 @@ for c in /sys/devices/system/cpu/cpu[0-9]*; do
     value "$c/$f"; l="$l;$v"
   done; echo "$l"
 done
+part policies
+for p in /sys/devices/system/cpu/cpufreq/policy[0-9]*; do
+  value "$p/related_cpus"; l=$v; value "$p/cpuinfo_max_freq"; l="$l;$v"; value "$p/scaling_max_freq"; echo "$l;$v"
+done
 text hypervisor /sys/hypervisor/type
 text clocksource /sys/devices/system/clocksource/clocksource0/available_clocksource
 part python; command -v python3
@@ -139,7 +143,7 @@ def _facts(output: bytes, mark: str, address: str) -> Json:
             "machine_id": one.get("machine_id"),
             "macs": lines.get("macs", []),
         },
-        "cpus": list(_cpus(lines.get("cpus", []))),
+        "cpus": list(_cpus(lines.get("cpus", []), lines.get("policies", []))),
         "hypervisor": one.get("hypervisor"),
         "clocksource": one.get("clocksource"),
         "python_path": one.get("python"),
@@ -173,18 +177,32 @@ def _page_size(text: str | None) -> int | None:
     return number(text)
 
 
-def _cpus(lines: list[str]) -> Iterator[Json]:
-    """Yield one entry a CPU; the two identification numbers come out of MIDR_EL1 (bits 31:24, 15:4)."""
+def _cpus(lines: list[str], policies: list[str]) -> Iterator[Json]:
+    """Yield one entry a CPU; the two identification numbers come out of MIDR_EL1 (bits 31:24, 15:4).
+
+    Clocks that a CPU's own folder does not show (it is offline) come from its policy.
+    """
+    shared = dict(_policy_clocks(policies))
     for line in lines:
         fields = [*line.split(";"), "", "", "", "", ""][:6]
         cpu, midr = number(fields[0]), number(fields[4])
         if cpu is not None:
+            max_khz, cap_khz = shared.get(cpu, (None, None))
             yield {
                 "cpu": cpu,
-                "max_khz": number(fields[1]),
-                "cap_khz": number(fields[2]),
+                "max_khz": number(fields[1]) or max_khz,
+                "cap_khz": number(fields[2]) or cap_khz,
                 "capacity": number(fields[3]),
                 "implementer": midr >> 24 & 0xFF if midr is not None else None,
                 "part": midr >> 4 & 0xFFF if midr is not None else None,
                 "cluster": number(fields[5]),
             }
+
+
+def _policy_clocks(policies: list[str]) -> Iterator[tuple[int, tuple[int | None, int | None]]]:
+    for line in policies:
+        cpus, max_khz, cap_khz = [*line.split(";"), "", ""][:3]
+        for word in cpus.split():
+            cpu = number(word)
+            if cpu is not None:
+                yield cpu, (number(max_khz), number(cap_khz))

@@ -181,8 +181,9 @@ def _name(facts: Json, info: CpuInfo, address: str) -> str:
     tree = clean((facts.get("device_tree") or {}).get("model"), 80)
     dmi = facts.get("dmi") or {}
     machine = clean(" ".join(filter(None, (dmi.get("sys_vendor"), dmi.get("product_name")))), 80)
-    kind = "virtual machine" if _virtual(facts, info) else "PC" if info.is_x86 else "device"
-    name = tree or machine or (f"{info.model_name} {kind}" if info.model_name else None) or info.machine or address
+    kind = "virtual machine" if _virtual(facts, info) else "PC"
+    processor = f"{info.model_name} {kind}" if info.is_x86 and info.model_name else None
+    name = tree or machine or processor or info.machine or info.hardware or address
     reason = emulation(facts)
     if reason and "emulat" not in name.lower():
         return f"{name} (emulated)"

@@ -83,8 +83,8 @@ class CpuInfo:
 def parse_cpuinfo(text: str) -> CpuInfo:
     """Return the facts in /proc/cpuinfo of any architecture; only online CPUs are in it.
 
-    Old Arm kernels list the processors first and then one block for all of them: a block without a processor number
-    that names a part stands for every processor that has none of its own.
+    Old Arm kernels list the processors first and then one block for all of them: the only block that names a part
+    stands for every processor that has none of its own.
     """
     single: dict[str, str] = {}
     parts: dict[int, tuple[int, int]] = {}
@@ -102,6 +102,8 @@ def parse_cpuinfo(text: str) -> CpuInfo:
             block = {}
         block.setdefault(key, value)
         single.setdefault(key, value)
+    if shared is None and len(parts) == 1:
+        shared = next(iter(parts.values()))
     if shared is not None:
         parts.update({cpu: shared for cpu in listed if cpu not in parts})
     flags = single.get("flags") or single.get("Features") or single.get("features") or ""

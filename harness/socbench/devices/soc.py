@@ -10,21 +10,19 @@ from socbench.devices.data import SocFacts, socs
 from socbench.devices.parse import clean
 from socbench.records import CoreCluster, Json
 
-_SOC_PROPERTIES = (
+_MODEL_PROPERTIES = (
     "ro.soc.model",
     "ro.vendor.soc.model",
     "ro.vendor.qti.soc_model",
     "ro.vendor.soc.model.part_name",
     "ro.hardware.chipname",
     "ro.vendor.mediatek.platform",
-    "ro.mediatek.platform",
-    "ro.board.platform",
     "ro.chipname",
-    "ro.hardware",
-    "ro.boot.hardware",
-    "ro.product.board",
 )
-"""Where Android says it, the most exact one first; the last ones may hold the vendor or the device's code name."""
+"""Where Android names the chip, the most exact one first."""
+
+_PLATFORM_PROPERTIES = ("ro.board.platform", "ro.hardware", "ro.boot.hardware", "ro.product.board")
+"""Where Android names the platform, which several chips may share, or the vendor, or the device."""
 
 _VENDORS = {
     "qti": "Qualcomm",
@@ -65,15 +63,13 @@ def match_soc(facts: Json, clusters: Sequence[CoreCluster]) -> SocMatch:
     """Return the SoC of a device from its raw facts and its core clusters.
 
     The first name that the table knows decides. When it stands for several SoCs (``taro``, ``pineapple``), other
-    names of the device, then clocks and core names narrow it down; what stays ambiguous is said as such, with all
+    names, then core names, counts and clocks narrow it down; what stays ambiguous is said as such, with all
     candidates. A name that the table does not know is shown as the device gave it, with the vendor if that shows.
     """
     names = list(_names(facts))
     candidates: list[SocFacts] = []
-    for name in names:
-        found = _rows_named(name)
-        if not found:
-            continue
+    for name, exact in names:
+        found = _rows_named(name, exact)
         narrowed = [row for row in candidates if row in found]
         candidates = narrowed or candidates or found
         if len(candidates) == 1:
@@ -87,30 +83,37 @@ def match_soc(facts: Json, clusters: Sequence[CoreCluster]) -> SocMatch:
         vendors = {row.vendor for row in candidates}
         options = " or ".join(_title(row) for row in candidates)
         return SocMatch(vendors.pop() if len(vendors) == 1 else None, f"ambiguous: {options}")
-    properties = facts.get("getprop") or {}
-    shown = next((names[i] for i in range(len(names)) if properties or "," in names[i]), None)
-    return SocMatch(_vendor(facts, names), clean(shown, 60))
+    shown = next((name for name, _ in names if facts.get("getprop") or "," in name), None)
+    return SocMatch(_vendor(facts, [name for name, _ in names]), clean(shown, 60))
 
 
-def _names(facts: Json) -> Iterable[str]:
+def _names(facts: Json) -> Iterable[tuple[str, bool]]:
+    """Yield the names that the device gives, and whether each is a chip's (a platform's may stand for several)."""
     properties = facts.get("getprop") or {}
     soc0 = facts.get("soc0") or {}
-    for key in _SOC_PROPERTIES:
-        yield from filter(None, [clean(properties.get(key), 60)])
-    for key in ("chip_name", "soc_id", "machine"):
-        yield from filter(None, [clean(soc0.get(key), 60)])
-    for entry in (facts.get("device_tree") or {}).get("compatible") or ():
-        yield from filter(None, [clean(str(entry), 80)])
+    tree = facts.get("device_tree") or {}
     hardware = re.search(r"^Hardware\s*:\s*(.+)$", str(facts.get("cpuinfo") or ""), re.MULTILINE)
-    if hardware:
-        yield hardware[1].strip()
+    said = [
+        *((properties.get(key), True) for key in _MODEL_PROPERTIES),
+        *((soc0.get(key), True) for key in ("chip_name", "soc_id", "machine")),
+        (hardware[1] if hardware else None, True),
+        *((properties.get(key), False) for key in _PLATFORM_PROPERTIES),
+        *((entry, False) for entry in tree.get("compatible") or ()),
+        (tree.get("model"), True),
+    ]
+    for text, exact in said:
+        name = clean(str(text), 80) if text else None
+        if name:
+            yield name, exact
 
 
-def _rows_named(name: str) -> list[SocFacts]:
-    """Return the rows that ``name`` may mean: its model, else an alias, else the part number it begins with."""
+def _rows_named(name: str, exact: bool) -> list[SocFacts]:
+    """Return the rows that ``name`` may mean: for a chip's name its model, else its aliases; for a platform's both."""
     for wanted in _forms(name):
-        rows = [row for row in socs() if wanted == row.model.lower()]
-        rows = rows or [row for row in socs() if wanted in (alias.lower() for alias in row.aliases)]
+        model = [row for row in socs() if wanted == row.model.lower()]
+        if model and exact:
+            return model
+        rows = [row for row in socs() if row in model or wanted in (alias.lower() for alias in row.aliases)]
         if rows:
             return rows
     return []
@@ -134,15 +137,29 @@ def _forms(name: str) -> Iterable[str]:
 
 
 def _by_cores(rows: list[SocFacts], clusters: Sequence[CoreCluster]) -> list[SocFacts]:
-    """Keep the rows whose core counts fit, then the ones whose highest clock does (within 3 %)."""
+    """Keep the rows that have the cores seen, then those with the right counts, then with the highest clock (3 %)."""
+    kinds = {kind for cluster in clusters for kind in _core_kinds(cluster.name or "")}
     seen = sorted((len(cluster.cpus), cluster.max_khz or 0) for cluster in clusters)
     total, top = sum(count for count, _ in seen), max((khz for _, khz in seen), default=0) / 1e6
+
+    def has(row: SocFacts) -> bool:
+        whole = total == sum(count for count, _ in _table_clusters(row))
+        return (
+            not kinds or kinds == _core_kinds(row.cpu_clusters) or (not whole and kinds < _core_kinds(row.cpu_clusters))
+        )
+
+    rows = [row for row in rows if has(row)] or rows
     if not top:
         return rows
     fitting = [row for row in rows if sum(n for n, _ in _table_clusters(row)) == total] or rows
     shapes = [row for row in fitting if sorted(n for n, _ in _table_clusters(row)) == [n for n, _ in seen]] or fitting
     close = [row for row in shapes if any(abs(ghz / top - 1) < 0.03 for ghz in _top_clocks(row))]
     return close or shapes
+
+
+def _core_kinds(text: str) -> set[str]:
+    """Return the Arm cores named in a text: ``Kryo 2xx Gold (A73 based)`` is an A73."""
+    return set(re.findall(r"\b(?:A\d{2,3}|X\d{1,3})\b", text))
 
 
 def _table_clusters(row: SocFacts) -> list[tuple[int, float]]:
