@@ -5,7 +5,9 @@ import io
 import json
 import math
 import shlex
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from socbench.cli import complete, options
 from socbench.cli.application import command_summaries, root
+from socbench.cli.diagnosis import check
 from socbench.cli.outermost import explain, nearest
 from socbench.cli.output import print_json, printable
+from socbench.cli.plan_table import duration, plan_json, print_plan
 from socbench.cli.progress import LiveProgress, PlainProgress, device_line, is_live
+from socbench.cli.reference import reference
 from socbench.errors import AgentError, ChannelError, Interrupted, StoreError, UsageError
-from socbench.records import Failure, TrialPlan
+from socbench.records import Failure, Plan, PlannedRepetition, Reason, TrialPlan, TrialRow
 from socbench.session import DeviceProgress
 
 TRIAL = TrialPlan("t001", "local", "resnet8", "onnx-int8-reduced", "onnx", "int8", "onnxruntime", "cpu:mlas")
@@ -157,6 +162,11 @@ def test_every_option_and_argument_says_what_it_is() -> None:
             assert getattr(param, "help", None), f"{name}: {param.name}"
 
 
+def test_the_page_of_the_documentation_says_what_the_commands_say_of_themselves() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
+    assert page.read_text(encoding="utf-8") == reference(), "python -m socbench.cli.reference > docs/cli.md"
+
+
 def test_json_knows_no_nan_and_writes_numpy_and_paths_plainly(capsys: pytest.CaptureFixture[str]) -> None:
     print_json([{"a": math.nan, "b": [math.inf, 1.5], "c": np.int64(7), "d": Path("x/y"), "e": (None, True), "f": "é"}])
     assert json.loads(capsys.readouterr().out) == [
@@ -288,3 +298,76 @@ def test_completion_knows_the_devices_of_earlier_sessions(
     monkeypatch.setenv("SOCBENCH_STORE", str(store_of_sessions))
     assert complete.devices(None, "") == ["local", "adb:R58M"]
     assert complete.devices(None, "local,a") == ["local,adb:R58M"]
+
+
+PLAN = Plan(
+    (
+        TRIAL,
+        replace(TRIAL, trial="t002", runtime="ncnn", delegate="cpu:ncnn", variant="ncnn-int8",
+                excluded=Failure("runtime_missing", "ncnn is not here", "pip install ncnn")),
+    ),
+    {"local": (PlannedRepetition("t001", 1), PlannedRepetition("t001", 2))},
+    7,
+    95.0,
+)  # fmt: skip
+
+
+def test_a_plan_as_json_has_the_repetitions_the_estimate_and_why_a_trial_is_left_out() -> None:
+    planned, excluded = plan_json(PLAN)
+    assert (planned["status"], planned["repetitions"], planned["error"]) == ("planned", 2, None)
+    assert (planned["plan_estimate_s"], planned["plan_seed"]) == (95.0, 7)
+    assert (excluded["status"], excluded["repetitions"]) == ("excluded", 0)
+    assert excluded["error"] == {"code": "runtime_missing", "message": "ncnn is not here", "advice": "pip install ncnn"}
+
+
+def test_a_plan_on_screen_says_its_size_its_time_and_what_is_left_out() -> None:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    print_plan(Console(file=stream, width=100), PLAN)
+    shown = stream.getvalue()
+    assert "1 trial, 2 repetitions, about 1 min 35 s; seed 7" in shown
+    assert "Left out: 1\n  resnet8 ncnn-int8 ncnn cpu:ncnn" in shown
+    assert "    runtime_missing: ncnn is not here; pip install ncnn" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, "time not known"), (0.2, "about 1 s"), (59.4, "about 59 s"), (125, "about 2 min 05 s"),
+     (7265, "about 2 h 01 min")],
+)  # fmt: skip
+def test_an_estimate_is_said_in_the_unit_that_people_use(seconds: float | None, said: str) -> None:
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "works"),
+        ({"delegation": "partial", "nodes_delegated": 3}, "partial"),
+        ({"delegation": "fell_back", "reasons": (Reason("fell_back", "invalid", "ran on cpu", "x"),)}, "unavailable"),
+        ({"reasons": (Reason("emulated", "invalid", "is emulated", "x"),)}, "emulated"),
+        ({"reasons": (Reason("output_wrong", "invalid", "far off", "x"), Reason("emulated", "invalid", "e", "x"))},
+         "wrong_answer"),
+        ({"status": "excluded", "error": Failure("delegate_missing", "no GPU", "install a driver")}, "unavailable"),
+        ({"status": "failed", "error": Failure("crashed", "died of SIGSEGV")}, "unavailable"),
+    ],
+)  # fmt: skip
+def test_the_doctor_reads_a_row_as_a_state_and_never_calls_a_wrong_answer_emulated(
+    changes: dict[str, Any], state: str
+) -> None:
+    values: dict[str, Any] = {field.name: None for field in fields(TrialRow)}
+    values.update(device="local", runtime="litert", delegate="gpu:gl", status="done", delegation="full", reasons=())
+    values.update(nodes_total=9, model="resnet8")
+    found = check(TrialRow(**{**values, **changes}))
+    assert found["state"] == state
+    assert (found["reason"] is None) == (state == "works")
+
+
+def test_the_doctor_does_not_say_twice_what_is_not_available() -> None:
+    values: dict[str, Any] = {field.name: None for field in fields(TrialRow)}
+    message = "gpu:gl of litert is not available on local: no driver"
+    row = TrialRow(**{**values, "device": "local", "runtime": "litert", "delegate": "gpu:gl", "status": "excluded",
+                      "error": Failure("delegate_missing", message, "install one"), "reasons": ()})  # fmt: skip
+    assert check(row)["reason"] == "no driver"
+    assert check(row)["fix"] == "install one"

@@ -56,8 +56,11 @@ def check(row: TrialRow) -> dict[str, Any]:
 
 def _state(row: TrialRow) -> tuple[str, str | None, str | None]:
     if row.status != "done":
-        error = row.error
-        return "unavailable", error.message if error else row.status, error.advice if error else None
+        if row.error is None:
+            return "unavailable", row.status, None
+        # "gpu:cuda of onnxruntime is not available on local: ..." stands in a row that says that already.
+        prefix = f"{row.delegate} of {row.runtime} is not available on {row.device}: "
+        return "unavailable", row.error.message.removeprefix(prefix), row.error.advice
     reasons = {reason.code: reason for reason in row.reasons}
     wrong = next((reasons[code] for code in sorted(_WRONG) if code in reasons), None)
     if wrong is not None:

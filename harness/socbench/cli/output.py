@@ -6,7 +6,10 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from socbench.records import Failure
 
 
 def message(text: str) -> None:
@@ -17,6 +20,12 @@ def message(text: str) -> None:
 def printable(text: str) -> str:
     """Return ``text`` without control characters: names of devices and models come from outside."""
     return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def failure_text(failure: Failure) -> str:
+    """Return why something failed or was left out, and what to do about it, as one sentence."""
+    end = "" if failure.message.endswith((".", "!", "?")) else ";"
+    return f"{failure.message}{end} {failure.advice}" if failure.advice else failure.message
 
 
 def print_json(objects: Iterable[Any]) -> None:

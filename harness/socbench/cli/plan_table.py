@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from socbench.cli.output import printable
+from socbench.cli.output import failure_text, printable
 from socbench.records import Failure, Plan, TrialPlan
 
 if TYPE_CHECKING:
@@ -48,13 +48,17 @@ def print_plan(console: Console, plan: Plan) -> None:
         table.add_row(*map(printable, words), str(trial.threads), str(repetitions[trial.trial]))
     if running:
         console.print(table, markup=False)
-    total = sum(repetitions.values())
-    size = f"{_count(len(running), 'trial')}, {_count(total, 'repetition')}"
-    console.print(f"\n{size}, {duration(plan.estimate_s)}; seed {plan.seed}", markup=False, highlight=False)
+        size = f"{_count(len(running), 'trial')}, {_count(sum(repetitions.values()), 'repetition')}"
+        console.print(f"\n{size}, {duration(plan.estimate_s)}; seed {plan.seed}", markup=False, highlight=False)
+    else:
+        console.print("Nothing would be measured.", markup=False)
     _print_left_out(console, plan)
 
 
 def _print_left_out(console: Console, plan: Plan) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
     groups: dict[Failure, list[TrialPlan]] = defaultdict(list)
     for trial in plan.trials:
         if trial.excluded:
@@ -64,9 +68,8 @@ def _print_left_out(console: Console, plan: Plan) -> None:
     for failure, trials in groups.items():
         names = sorted({f"{trial.model} {trial.variant} {trial.runtime} {trial.delegate}" for trial in trials})
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        advice = f" {failure.advice}" if failure.advice else ""
-        text = f"  {shown}\n    {failure.code}: {failure.message}{advice}"
-        console.print(printable(text), markup=False, highlight=False)
+        for text, indent in ((shown, 2), (f"{failure.code}: {failure_text(failure)}", 4)):
+            console.print(Padding(Text(printable(text)), (0, 0, 0, indent), expand=False))
 
 
 def _repetitions(plan: Plan) -> Counter[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from socbench.cli.output import printable
+from socbench.cli.output import failure_text, printable
 from socbench.records import Failure, Plan, TrialPlan
 from socbench.session import DeviceProgress, LogProgress, Progress
 
@@ -74,7 +74,7 @@ class PlainProgress(LogProgress):
     def trial_ended(self, trial: TrialPlan, status: str, failure: Failure | None) -> None:
         """Print a trial that failed, why and what to do; the others have had their lines."""
         if failure is not None:
-            self._line(f"{trial.device} {name(trial)}: {status}: {_why(failure)}")
+            self._line(f"{trial.device} {name(trial)}: {status}: {failure_text(failure)}")
 
 
 class LiveProgress:
@@ -121,7 +121,7 @@ class LiveProgress:
     def trial_ended(self, trial: TrialPlan, status: str, failure: Failure | None) -> None:
         """Print what failed, above the live lines; what went well is in the table at the end."""
         if failure is not None:
-            self._say(f"{name(trial)}: {status}: {_why(failure)}", style="yellow")
+            self._say(f"{name(trial)}: {status}: {failure_text(failure)}", style="yellow")
 
     def message(self, text: str) -> None:
         """Print a sentence above the live lines."""
@@ -196,8 +196,3 @@ def _left(seconds: float | None) -> str:
         return ""
     whole = round(seconds)
     return f"{whole} s left" if whole < 60 else f"{whole // 60}:{whole % 60:02d} left"
-
-
-def _why(failure: Failure) -> str:
-    end = "" if failure.message.endswith((".", "!", "?")) else ";"
-    return f"{failure.message}{end} {failure.advice}" if failure.advice else failure.message

@@ -49,7 +49,8 @@ def list_sessions(store: options.Store = None, as_json: options.Json = False) ->
     from socbench import results
 
     folder = options.store_folder(store)
-    sessions = results.session_list(folder)
+    # Before the first run there is no store, and nothing in it is true; a folder that was named and isn't there is not.
+    sessions = results.session_list(folder) if store is not None or folder.is_dir() else []
     if as_json:
         from socbench.render.tables import sessions_json
 
