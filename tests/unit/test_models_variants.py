@@ -224,6 +224,20 @@ def test_an_operation_that_a_converter_does_not_know_is_named(
     assert [path.name for path in (tmp_path / "cache" / "variants").iterdir()] == []
 
 
+def test_a_file_that_came_out_as_another_precision_is_refused(
+    card: cards.Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(task: str, arguments: dict[str, Any], *, what: str) -> dict[str, Any]:
+        shutil.copyfile(arguments["source"], arguments["target"])
+        return {}
+
+    monkeypatch.setenv("SOCBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(child, "call", copy)
+    with pytest.raises(FailedError, match="onnx-fp16 of tiny came out as fp32"):
+        variants.build(card, variant_of(card, "onnx-fp16"))
+    assert list((tmp_path / "variants").iterdir()) == []
+
+
 def test_a_format_without_a_converter_says_so(card: cards.Card) -> None:
     with pytest.raises(ModelError, match="ncnn-fp32 of tiny cannot be made: there is no converter to ncnn"):
         variants.build(card, Variant("tiny", "ncnn-fp32", "ncnn", "fp32"))

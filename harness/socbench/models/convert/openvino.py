@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from socbench.errors import ModelError
-
-_NOTES = re.compile(rb"\s*<rt_info>\s*<info name=.*?</rt_info>\s*(?=</net>)", re.DOTALL)
 
 
 def make(
@@ -23,10 +20,5 @@ def make(
     if precision not in ("fp32", "fp16", "int8"):
         raise ModelError(f"OpenVINO files of precision {precision} are not made by socbench")
     model = openvino.convert_model(source)  # not read_model(): that leaves out the clean-up that fuses Q/DQ pairs
-    for number, node in enumerate(model.get_ordered_ops()):
-        if re.search(r"_\d+$", node.get_friendly_name()):  # a counter of the process: other bytes in every run
-            node.set_friendly_name(f"{node.get_type_name()}.{number}")
     openvino.save_model(model, target, compress_to_fp16=precision == "fp16")
-    path = Path(target)
-    path.write_bytes(_NOTES.sub(b"\n", path.read_bytes()))  # the notes hold the path that it was made from
-    return {"companions": [str(path.with_suffix(".bin"))]}
+    return {"companions": [str(Path(target).with_suffix(".bin"))]}
