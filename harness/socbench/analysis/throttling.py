@@ -229,7 +229,7 @@ def _minutes(since: Floats, latency_ns: Ints) -> tuple[float, float] | None:
 
 
 def _oscillation(segments: tuple[Segment, ...], throttle_at_s: float | None) -> tuple[float | None, float | None]:
-    """Period and depth of a sawtooth, from the turning points of the levels after the slow-down (two periods at least)."""
+    """Period and depth of a sawtooth, from the turning points of the levels after the slow-down (two periods)."""
     if throttle_at_s is None:
         return None, None
     after = [segment for segment in segments if segment.start_s >= throttle_at_s]
