@@ -188,6 +188,7 @@ def quick(count: int = 500) -> ReportData:
                     latency_p50_ns=p50,
                     latency_p50_low_ns=p50 * (1 - spread),
                     latency_p50_high_ns=p50 * (1 + spread),
+                    repetition_medians_ns=(p50 * (1 - spread / 2), p50, p50 * (1 + spread / 2)),
                     latency_p90_ns=p50 * 1.05,
                     latency_p99_ns=p50 * 1.32,
                     first_ns=p50 * 2.2,
@@ -319,6 +320,7 @@ def many(number: int = 2000) -> ReportData:
             latency_p50_ns=p50,
             latency_p50_low_ns=p50 * 0.99,
             latency_p50_high_ns=p50 * 1.01,
+            repetition_medians_ns=(p50 * 0.996, p50, p50 * 1.004),
         )
         rows.append(one)
     return ReportData((session(),), tuple(rows))
@@ -415,6 +417,7 @@ def several_devices(sustained: bool = False) -> ReportData:
                 latency_p50_ns=p50,
                 latency_p50_low_ns=p50 * 0.97,
                 latency_p50_high_ns=p50 * 1.03,
+                repetition_medians_ns=(p50 * 0.99, p50, p50 * 1.01),
                 latency_p99_ns=p50 * 1.4,
                 accuracy_count=1000,
                 accuracy=0.72 - (0.018 if delegate[0] == "n" else 0.001 * number),
@@ -445,14 +448,14 @@ def several_devices(sustained: bool = False) -> ReportData:
             if one.latency_p50_ns is not None:
                 found[one.session, one.trial] = samples(p50, number + 10 * index, start_ns=10**12 + number * 9 * 10**9)
     series: tuple[TelemetrySeries, ...] = tuple(
-        one for device in devices for one in telemetry(device.device, step_at=90)
+        one for device in devices for one in telemetry(device.device, step_at=118)
     )
     if sustained:
         thermal = {
-            "baseline_p50_ns": 3.2e6,
-            "sustained_p50_ns": 4.6e6,
+            "baseline_p50_ns": 8.0e6,
+            "sustained_p50_ns": 11.5e6,
             "slowdown": 1.44,
-            "throttle_at_s": 90.0,
+            "throttle_at_s": 118.0,
             "cause": "clock_cap",
             "throttled": True,
             "temperature_rise_milli_c": 18_000,

@@ -156,18 +156,14 @@ def sections(data: ReportData, *, models: Json | None = None) -> list[Section]:
 def ratio_interval(row: TrialRow, other: TrialRow) -> tuple[float, float, float] | None:
     """The ratio of two medians (``row`` over ``other``) with its interval, or ``None`` where one has no interval.
 
-    The half-widths of the two intervals of the logarithms are added in quadrature (independent repetitions).
+    From the repetitions' medians, as ``compare`` does it (``analysis.statistics.ratio``).
     """
-    widths = []
-    for one in (row, other):
-        if one.latency_p50_low_ns is None or one.latency_p50_high_ns is None or one.latency_p50_low_ns <= 0:
-            return None
-        widths.append(math.log(one.latency_p50_high_ns / one.latency_p50_low_ns) / 2)
-    if row.latency_p50_ns is None or other.latency_p50_ns is None:
+    from socbench.analysis import statistics
+
+    found = statistics.ratio(other.repetition_medians_ns, row.repetition_medians_ns)
+    if found is None or found.low is None or found.high is None:
         return None
-    ratio = row.latency_p50_ns / other.latency_p50_ns
-    width = math.exp(math.hypot(*widths))
-    return ratio, ratio / width, ratio * width
+    return found.ratio, found.low, found.high
 
 
 def tied(row: TrialRow, other: TrialRow) -> bool:
