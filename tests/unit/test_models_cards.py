@@ -14,6 +14,7 @@ from socbench.records import MeasuringSettings
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A content folder ``models`` with the model ``tiny``, and a cache of its own."""
     monkeypatch.setenv("SOCBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SOCBENCH_CONFIG", str(tmp_path / "config"))
     tiny_network.write_model(tmp_path / "models" / "tiny")
     monkeypatch.setattr(cards, "content", lambda kind: tmp_path / kind)
     return tmp_path / "models" / "tiny"

@@ -17,6 +17,7 @@ from socbench.models.cards import Input, Preprocess
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SOCBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SOCBENCH_CONFIG", str(tmp_path / "config"))
     tiny_network.write_model(tmp_path / "models" / "tiny")
     monkeypatch.setattr(cards, "content", lambda kind: tmp_path / kind)
     return tmp_path / "models" / "tiny"

@@ -15,6 +15,7 @@ from socbench.records import TensorSpec, Variant
 @pytest.fixture
 def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> cards.Card:
     monkeypatch.setenv("SOCBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SOCBENCH_CONFIG", str(tmp_path / "config"))
     tiny_network.write_model(tmp_path / "models" / "tiny")
     monkeypatch.setattr(cards, "content", lambda kind: tmp_path / kind)
     return cards.load_card("tiny")

@@ -13,6 +13,7 @@ from socbench.models import cards, inputs, user, variants
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOCBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SOCBENCH_CONFIG", str(tmp_path / "config"))
 
 
 def test_a_bare_file_gets_a_card_of_its_own_facts(tmp_path: Path) -> None:

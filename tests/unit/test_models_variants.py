@@ -42,6 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def card(place: Path, monkeypatch: pytest.MonkeyPatch) -> cards.Card:
     monkeypatch.setenv("SOCBENCH_CACHE", str(place / "cache"))
+    monkeypatch.setenv("SOCBENCH_CONFIG", str(place / "config"))
     monkeypatch.setattr(cards, "content", lambda kind: place / kind)
     return cards.load_card("tiny")
 

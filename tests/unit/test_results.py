@@ -173,6 +173,8 @@ def test_notebooks_get_data_frames(tmp_path: Path) -> None:
     assert (len(samples), samples["latency_ns"].max(), samples["session"].unique().tolist()) == (183, 5000, ["s-01"])
     assert sorted(store.telemetry()["kind"].unique()) == ["clock_cap_khz", "temperature_milli_c"]
     assert store.sql("SELECT count(*) AS n FROM samples WHERE phase = 2")["n"].tolist() == [780]
+    headlines = store.sql("SELECT latency_p50_ns FROM results WHERE samples > 0 ORDER BY trial")
+    assert headlines["latency_p50_ns"].tolist() == pytest.approx(trials["latency_p50_ns"].dropna().tolist(), rel=1e-12)
 
 
 def test_the_store_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,6 @@ import msgspec.inspect
 
 from socbench.content import content
 from socbench.errors import ModelError
-from socbench.models.cache import cache_folder
 from socbench.records import PRECISIONS
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8_dynamic", "int8_weights", "int16x8", "int4_weights"]
@@ -217,8 +217,13 @@ def check_card(name: str, *, fetch: bool = False) -> list[str]:
 
 
 def user_models_folder() -> Path:
-    """Return the folder of the models that the user added; it lies in the cache and need not exist."""
-    return cache_folder("models")
+    """Return the folder of the models that the user added (their cards are the user's to edit); it need not exist."""
+    root = os.environ.get("SOCBENCH_CONFIG")
+    if not root:
+        import platformdirs
+
+        root = platformdirs.user_config_dir("socbench", appauthor=False)
+    return Path(root).expanduser() / "models"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

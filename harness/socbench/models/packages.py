@@ -38,12 +38,16 @@ def archive_of(package: str, sha256: str) -> Path:
         return kept[0]
     shutil.rmtree(folder, ignore_errors=True)
     work = folder.with_name(f".{sha256[:16]}.{os.getpid()}.{secrets.token_hex(4)}")
-    work.mkdir()
     try:
+        work.mkdir()
         _pip_download(f"{match[1]}=={match[2]}", sha256, work)
         (work / "requirements.txt").unlink()
         if not folder.exists():
             work.rename(folder)
+    except OSError as problem:
+        raise FailedError(
+            f"{package} cannot be kept in {folder.parent}: {problem.strerror}; make room there"
+        ) from problem
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return next(iter(sorted(folder.glob("*"))))

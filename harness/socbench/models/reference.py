@@ -105,13 +105,16 @@ def _computed(path: Path, form: str, inputs: dict[str, Any], model: str) -> dict
     found = _load(kept)
     if found is not None:
         return found
-    with tempfile.TemporaryDirectory() as folder:
-        given, out = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
-        np.savez(given, allow_pickle=False, **inputs)
-        arguments = {"form": form, "path": str(path), "inputs": str(given), "out": str(out)}
-        answer = child.call("run", arguments, what=f"computing the reference outputs of {model}")
-        with np.load(out, allow_pickle=False) as stored:
-            made = {name: stored[str(place)] for place, name in enumerate(answer["outputs"])}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            given, out = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
+            np.savez(given, allow_pickle=False, **inputs)
+            arguments = {"form": form, "path": str(path), "inputs": str(given), "out": str(out)}
+            answer = child.call("run", arguments, what=f"computing the reference outputs of {model}")
+            with np.load(out, allow_pickle=False) as stored:
+                made = {name: stored[str(place)] for place, name in enumerate(answer["outputs"])}
+    except OSError as problem:
+        raise FailedError(f"the reference outputs of {model} cannot be written: {problem.strerror}") from problem
     _keep(kept, made)
     return made
 

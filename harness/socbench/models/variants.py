@@ -241,8 +241,8 @@ def _make(card: Card, variant: Variant, source: Path, folder: Path) -> Variant:
     """Run the converter in a child process and put what it made into the cache under one rename."""
     what = f"making {variant.variant} of {card.model}"
     work = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    work.mkdir()
     try:
+        work.mkdir()
         name = f"{card.model}-{variant.variant}{ENDINGS[variant.format]}"
         arguments: dict[str, Any] = {
             "source": str(source),
