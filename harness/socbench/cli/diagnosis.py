@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from socbench.plan import RunRequest
-from socbench.records import TrialRow
-from socbench.session import Progress
+from socbench.records import Failure, Plan, TrialPlan, TrialRow
+from socbench.session import DeviceProgress, LogProgress, Progress
 
 PROOF_MODEL = "resnet8"
 """The smallest network of the zoo, with a reference to hold the answers against."""
@@ -34,8 +34,35 @@ def diagnose(
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="socbench-doctor-") as folder:
         store = Path(folder)
-        session = run_session(request, store=store, progress=progress).session
+        session = run_session(request, store=store, progress=_ProofProgress(progress)).session
         return [check(row) for row in results.trial_rows(store, session)]
+
+
+class _ProofProgress(LogProgress):
+    """The progress of a proof: its session is gone when it ends, so nobody is told the session's name."""
+
+    def __init__(self, watcher: Progress) -> None:
+        super().__init__()
+        self._watcher = watcher
+
+    def _line(self, text: str) -> None:
+        self._watcher.message(text)
+
+    def step(self, text: str) -> None:
+        """Pass it on."""
+        self._watcher.step(text)
+
+    def planned(self, session: str, plan: Plan) -> None:
+        """Say what is proved."""
+        count = sum(trial.excluded is None for trial in plan.trials)
+        self._watcher.step(f"running {PROOF_MODEL} on {count} runtimes and delegates")
+
+    def update(self, state: DeviceProgress) -> None:
+        """Pass it on."""
+        self._watcher.update(state)
+
+    def trial_ended(self, trial: TrialPlan, status: str, failure: Failure | None) -> None:
+        """Say nothing: what failed is in the table, with its fix."""
 
 
 def check(row: TrialRow) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def print_plan(console: Console, plan: Plan) -> None:
         table.add_row(*map(printable, words), str(trial.threads), str(repetitions[trial.trial]))
     if running:
         console.print(table, markup=False)
-        size = f"{_count(len(running), 'trial')}, {_count(sum(repetitions.values()), 'repetition')}"
+        size = f"{count(len(running), 'trial')}, {count(sum(repetitions.values()), 'repetition')}"
         console.print(f"\n{size}, {duration(plan.estimate_s)}; seed {plan.seed}", markup=False, highlight=False)
     else:
         console.print("Nothing would be measured.", markup=False)
@@ -76,7 +76,8 @@ def _repetitions(plan: Plan) -> Counter[str]:
     return Counter(place.trial for order in plan.order.values() for place in order)
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """Return ``1 trial`` or ``2 trials``."""
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 

@@ -103,15 +103,15 @@ class LiveProgress:
 
     def planned(self, session: str, plan: Plan) -> None:
         """Print the size of the plan and its time above the live lines."""
-        from socbench.cli.plan_table import duration
+        from socbench.cli.plan_table import count, duration
 
         self._step = ""
         excluded = sum(trial.excluded is not None for trial in plan.trials)
         repetitions = sum(len(order) for order in plan.order.values())
         left_out = f", {excluded} left out" if excluded else ""
         self._say(
-            f"Session {session}: {len(plan.trials) - excluded} trials, {repetitions} repetitions{left_out}, "
-            f"{duration(plan.estimate_s)}"
+            f"Session {session}: {count(len(plan.trials) - excluded, 'trial')}, {count(repetitions, 'repetition')}"
+            f"{left_out}, {duration(plan.estimate_s)}"
         )
 
     def update(self, state: DeviceProgress) -> None:
