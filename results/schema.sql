@@ -19,20 +19,30 @@ SEMI JOIN (SELECT session, trial, repetition FROM repetitions WHERE status = 'do
 WHERE phase = 2
 GROUP BY ALL;
 
--- One row a trial: percentiles of all measured samples of its finished repetitions. p99 of fewer than 300 samples would be one of the three
--- largest, so it is null, and p90 with it.
+-- One row a trial. The headline is the geometric mean of the repetitions' medians (docs/methodology.md); p90 and p99
+-- are over all measured samples of its finished repetitions: of fewer than 300, p99 would be one of the three largest,
+-- so it is null, and p90 with it.
 CREATE VIEW trial_latency AS
-SELECT
-    session, trial,
-    count(*) AS samples,
-    quantile_cont(latency_ns, 0.50) AS latency_p50_ns,
-    CASE WHEN count(*) >= 300 THEN quantile_cont(latency_ns, 0.90) END AS latency_p90_ns,
-    CASE WHEN count(*) >= 300 THEN quantile_cont(latency_ns, 0.99) END AS latency_p99_ns
-FROM samples
-SEMI JOIN (SELECT session, trial, repetition FROM repetitions WHERE status = 'done') AS finished
-    USING (session, trial, repetition)
-WHERE phase = 2
-GROUP BY ALL;
+SELECT session, trial, samples, latency_p50_ns, latency_p90_ns, latency_p99_ns
+FROM (
+    SELECT
+        session, trial, sum(samples)::BIGINT AS samples,
+        CASE WHEN min(latency_p50_ns) = max(latency_p50_ns) THEN min(latency_p50_ns)
+             ELSE geomean(latency_p50_ns) END AS latency_p50_ns
+    FROM repetition_latency
+    GROUP BY ALL
+)
+JOIN (
+    SELECT
+        session, trial,
+        CASE WHEN count(*) >= 300 THEN quantile_cont(latency_ns, 0.90) END AS latency_p90_ns,
+        CASE WHEN count(*) >= 300 THEN quantile_cont(latency_ns, 0.99) END AS latency_p99_ns
+    FROM samples
+    SEMI JOIN (SELECT session, trial, repetition FROM repetitions WHERE status = 'done') AS finished
+        USING (session, trial, repetition)
+    WHERE phase = 2
+    GROUP BY ALL
+) USING (session, trial);
 
 -- Model, device and what really ran beside the latencies: the table that most questions start from.
 CREATE VIEW results AS

@@ -210,6 +210,8 @@ Decision = Literal["faster", "slower", "no_difference", "cannot_tell", "not_comp
 
 def _change(base: TrialRow | None, candidate: TrialRow | None, field: str) -> str:
     sides = [_plain(row, field) if row is not None else "-" for row in (base, candidate)]
+    if field == "model_sha256":
+        sides = [side[:12] for side in sides]
     return f"{field}: {sides[0]} -> {sides[1]}"
 
 

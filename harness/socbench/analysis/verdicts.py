@@ -213,7 +213,8 @@ def _unsteady(shapes: list[statistics.Shape]) -> Found:
     double = [shape for shape in shapes if shape.modes > 1]
     if 2 * len(double) >= len(shapes) and double:
         gap = max(shape.mode_gap for shape in double)
-        yield "multimodal", f"latencies lie at two levels, {gap:.0%} apart"
+        apart = f"{gap:.0%} apart" if gap < 1 else f"a factor of {1 + gap:.0f} apart"
+        yield "multimodal", f"latencies lie at two levels, {apart}"
 
 
 def _contention(facts: TrialFacts) -> Found:
