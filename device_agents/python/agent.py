@@ -1392,13 +1392,17 @@ def _single_stream(session, settings, inputs, clock, waiter, buffers, phase, out
 
 def _afterwards(adapter, session, model, trial, inputs, described, phase, out):
     """What is established once everything timed is over: the per-op profile, and better evidence of what ran."""
-    if trial.get("profile"):
-        phase("profile")
-        rows = adapter.profile(model, trial, inputs.one(0))
-        if rows:
-            out.emit("ops", rows=rows)
     better = dict(described)
-    better.update(session.evidence())
+    try:
+        if trial.get("profile"):
+            phase("profile")
+            rows = adapter.profile(model, trial, inputs.one(0))
+            if rows:
+                out.emit("ops", rows=rows)
+        better.update(session.evidence())
+    except Exception as error:  # what was measured stands; a profiler that fails costs its own rows
+        text = f"no profile: {type(error).__name__}: {error}"
+        out.emit("log", level="warning", text=text[:TAIL_CHARS])
     if better != described:
         out.emit("loaded", **better)
 

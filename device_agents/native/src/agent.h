@@ -138,8 +138,8 @@ struct Session {
   const char *problem;
   Tensor *inputs, *outputs;
   int input_count, output_count;
-  bool better;
-  const Json *overrides, *late_overrides;        /* null runtime only */
+  bool better;                                   /* `evidence` found more than was said */
+  const Json *script;                            /* null runtime only: members of `loaded` to override */
   const char *version, *delegate, *accelerator, *delegation, *evidence_kind, *precision;
   bool emulated;
   int64_t compile_ns;                            /* -1: not known; so are the three below */
@@ -154,6 +154,7 @@ typedef struct {
   bool (*profile)(Session *, void *const *buffers, Text *rows);
 } Runtime;
 extern const Runtime null_runtime, onnxruntime_runtime, litert_runtime;
+extern int current_repetition;
 const Runtime *find_runtime(const char *name);
 char *runtime_names(void);
 void add_delegate(Text *entry, const char *name, const char *accelerator, const char *precisions, const char *reason);

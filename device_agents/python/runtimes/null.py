@@ -17,7 +17,7 @@ It is for tests, and for trying socbench without a network. Every member is opti
  "loaded": {...},            members of the `loaded` event to override (delegation, nodes_total, precision_effective..)
  "evidence": {...},          members of `loaded` that are known only after everything timed
  "ops": [[0, "Conv", "conv1", "cpu", 1000, 1]],
- "fail": {"at": "load" | "first" | "check" | "warmup" | "measure" | "import",
+ "fail": {"at": "load" | "first" | "check" | "warmup" | "measure" | "profile",
           "how": "segfault" | "abort" | "hang" | "raise" | "problem" | "memory" | "exit" | "kill",
           "after": 0,        inferences of that phase that still succeed
           "repetitions": [2],    only in these (default: all)
@@ -229,6 +229,7 @@ class NullAdapter(Adapter):  # type: ignore[misc]
 
     def profile(self, model: str, trial: Json, inputs: Json) -> List[List[Any]]:
         """Return the scripted rows."""
+        fail_if_scripted(_read(model), trial, "profile", 0)
         return list(_read(model).get("ops") or [])
 
 

@@ -152,7 +152,7 @@ class OrtSession(Session):  # type: ignore[misc]
         """Return the precision that the kernels executed, from a profiled session."""
         if self.adapter.executed is None and self.trial["precision"] != "fp32":
             names = [spec["name"] for spec in self.inputs]
-            self.adapter.profile(self.model, self.trial, dict(zip(names, self.arrays)))
+            self.adapter.profile(self.model, self.trial, dict(zip(names, self.arrays)), runs=1)
         if self.adapter.executed is None:
             return {}
         precision, shares = self.adapter.executed
@@ -316,7 +316,7 @@ class OrtAdapter(Adapter):  # type: ignore[misc]
         self.executed = None
         return OrtSession(self, model, trial)
 
-    def profile(self, model: str, trial: Json, inputs: Json) -> List[List[Any]]:
+    def profile(self, model: str, trial: Json, inputs: Json, runs: int = PROFILE_RUNS) -> List[List[Any]]:
         """Run a session with ONNX Runtime's own profiler; its first run is left out."""
         import onnxruntime as ort
 
@@ -324,13 +324,13 @@ class OrtAdapter(Adapter):  # type: ignore[misc]
             session = create(ort, model, trial, os.path.join(folder, "p"))
             specs = [_spec(value) for value in session.get_inputs()]
             feeds = dict(zip([spec["name"] for spec in specs], match_inputs(specs, inputs)))
-            for _ in range(PROFILE_RUNS + 1):
+            for _ in range(runs + 1):
                 session.run(None, feeds)
             with open(session.end_profiling(), encoding="utf-8") as file:
                 events = json.load(file)
         starts = [event["ts"] for event in events if event.get("name") == "model_run"]
         first_end = sorted(starts)[0] + next(e["dur"] for e in events if e.get("name") == "model_run")
-        rows, weights = read_profile([event for event in events if event.get("ts", 0) >= first_end], PROFILE_RUNS)
+        rows, weights = read_profile([event for event in events if event.get("ts", 0) >= first_end], runs)
         total = sum(weights.values())
         shares = {name: round(value / total, 4) for name, value in weights.items()}
         self.executed = (heaviest(weights), shares)

@@ -91,11 +91,12 @@ def test_stop_ends_the_repetition_under_way_and_leaves_no_process(agent, jobs, o
 
 
 def test_a_supervisor_killed_with_sigkill_leaves_no_process_and_no_end(agent, jobs):
-    job = jobs.null(SLOW, settings=ENDLESS)
+    """The child hangs, so that no write to a pipe that is gone ends it."""
+    job = jobs.null({"clock": "fake", "fail": {"at": "measure", "how": "hang"}})
     job["telemetry"] = {"interval_s": 0.1, "slow_interval_s": 10.0}
     folder = agent.job(job)
     pid = agent.call("start", folder)[1]["pid"]
-    agent.wait_for(folder, lambda events: any(event.get("phase") == "measured" for event in events))
+    agent.wait_for(folder, lambda events: any(event.get("phase") == "measure" for event in events))
     assert len(agent.processes()) == 3, "supervisor, telemetry and child"
     os.kill(pid, signal.SIGKILL)
     agent.wait_until_gone()

@@ -60,6 +60,14 @@ def test_what_was_measured_before_a_crash_is_kept(agent, jobs, of, one):
     assert kept == 1500  # three batches of half a second of the scripted clock
 
 
+def test_a_profiler_that_fails_costs_its_rows_and_not_the_repetition(agent, jobs, of, one):
+    events = agent.run(jobs.null(failing("profile", "raise"), profile=True))
+    assert of(events, "error") == of(events, "ops") == []
+    assert one(events, "log")["level"] == "warning"
+    assert "scripted failure" in one(events, "log")["text"]
+    assert one(events, "done")["stopped_by"] == "min"
+
+
 def test_output_without_end_is_cut_in_the_log(agent, jobs, one):
     script = failing("measure", "raise", stderr="y" * 3_000_000)
     assert one(agent.run(jobs.null(script)), "error")["code"] == "run_failed"
