@@ -185,8 +185,8 @@ def test_small_tables_print_and_say_when_there_is_nothing() -> None:
     )
     terminal.print_doctor(
         console,
-        [{"device": "local", "runtime": "onnxruntime", "runtime_version": None, "delegate": "gpu:cuda", "state": "unavailable",
-          "accelerator": None, "reason": "no CUDA device", "fix": "Install the driver."}],
+        [{"device": "local", "runtime": "onnxruntime", "runtime_version": None, "delegate": "gpu:cuda",
+          "state": "unavailable", "accelerator": None, "reason": "no CUDA device", "fix": "Install the driver."}],
     )  # fmt: skip
     text = out.getvalue()
     for said in (

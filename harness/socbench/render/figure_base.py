@@ -171,7 +171,7 @@ def place_labels(figure: Any, axes: Any, points: Sequence[tuple[float, float, st
     """
     from matplotlib.transforms import Bbox
 
-    figure.canvas.draw()
+    figure.get_layout_engine().execute(figure)
     renderer = figure.canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
     taken = [_square(axes.transData.transform(point), 5) for point in (obstacles or [])]
@@ -242,9 +242,18 @@ def rendered(figure: Figure, kind: str, *, titled: bool = True) -> bytes:
         drawn = figure.draw()
         if titled:
             add_title(drawn, figure)
+        settle(drawn)
         metadata = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else {"Software": None}
         drawn.savefig(out, format=kind, dpi=160, metadata=metadata)
     return out.getvalue()
+
+
+def settle(drawn: Any) -> None:
+    """Lay the figure out once: saving would do it again at every pass."""
+    engine = drawn.get_layout_engine()
+    if engine is not None:
+        engine.execute(drawn)
+        drawn.set_layout_engine("none")
 
 
 def add_title(drawn: Any, figure: Figure) -> None:

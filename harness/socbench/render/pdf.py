@@ -32,6 +32,7 @@ def report_pdf(data: ReportData, conclusion: Sequence[str] = ()) -> bytes:
             for figure in figures.figures(data):
                 drawn = figure.draw()
                 figure_base.add_title(drawn, figure)
+                figure_base.settle(drawn)
                 pages.savefig(drawn)
     return out.getvalue()
 
