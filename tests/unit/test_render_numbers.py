@@ -44,7 +44,7 @@ def test_numbers_stand_on_their_decimal_point() -> None:
     cells = numbers.aligned(["3.12 ± 0.04", "14.8 ± 1.1", "120 ± 3", "", "7.5"], figure=" ", point=" ")
     assert cells == ["3.12 ± 0.04", "14.8  ± 1.1 ", "120    ± 3   ", "", "7.5        "]
     points = {len(cell) - cell.index(".") for cell in cells[:2]}
-    assert points == {9}
+    assert points == {10}
 
 
 def test_a_minus_is_a_minus_and_zero_has_no_sign() -> None:
