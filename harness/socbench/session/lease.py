@@ -41,6 +41,9 @@ _RENEW = r"""if [ "$(cat "$1" 2>/dev/null)" = "$2" ]; then touch -c "$1"; else e
 _RELEASE = r"""if [ "$(cat "$1" 2>/dev/null)" = "$2" ]; then rm -f "$1"; fi"""
 
 
+_held_here: set[str] = set()
+
+
 def owner(session: str) -> Json:
     """Return who takes a lease: process, host, user and session."""
     with contextlib.suppress(KeyError, OSError):
@@ -124,6 +127,7 @@ class DeviceLease:
             if stop.wait(5 * _POLL_S):
                 raise Interrupted(f"stopped while waiting for {self._channel.address}; nothing was run")
         self._mine = mine
+        _held_here.add(mine)
 
     def _try(self, mine: str, dead: str) -> tuple[float, str] | None:
         """Return ``None`` when the lease is ours now, else its age in seconds and its text."""
@@ -150,8 +154,9 @@ class DeviceLease:
         """Give it back if it is still ours."""
         if self._mine is not None:
             command = ["sh", "-c", _RELEASE, "sh", str(self._path), self._mine]
-            self._channel.transport.run(command, deadline=Deadline.after(10.0, "the device's lease"))
+            _held_here.discard(self._mine)
             self._mine = None
+            self._channel.transport.run(command, deadline=Deadline.after(10.0, "the device's lease"))
 
 
 def _lock(file: IO[Any]) -> bool:
@@ -192,6 +197,8 @@ def _is_dead(text: str, age_s: float) -> bool:
     pid = found.get("pid")
     if found.get("host") != platform.node() or not isinstance(pid, int):
         return False
+    if pid == os.getpid():
+        return text not in _held_here  # one that this process could not give back, its channel was broken
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

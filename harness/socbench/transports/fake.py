@@ -142,11 +142,12 @@ class FakeTransport(LocalTransport):
             before = self._count.event_bytes
             self._count.event_bytes = before + len(data)
             if cut := self._reached(self._script.cut_events_at_bytes, before):
+                self._count.event_bytes = cut
                 yield data[: cut - before]
                 self._break("in the events")
             if stall := self._reached(self._script.stall_events_at_bytes, before):
-                yield data[: stall - before]
                 self._count.event_bytes = stall
+                yield data[: stall - before]
                 while not stop.wait(1.0):
                     self._check_open()
                     yield b""
