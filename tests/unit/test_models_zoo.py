@@ -63,7 +63,9 @@ def run(card: cards.Card, name: str, folder: Path) -> np.ndarray:
 def test_resnet8_is_as_accurate_as_when_its_files_were_made(name: str, tmp_path: Path) -> None:
     card = cards.load_card("resnet8")
     expected = yaml.safe_load((card.folder / "expected.yaml").read_text())["measured"]
-    known = next(item["top1"] for item in expected if item["variant"] == name)
+    known, size_bytes = next((item["top1"], item["size_bytes"]) for item in expected if item["variant"] == name)
+    built = variants.build(card, next(item for item in variants.variants_of(card) if item.variant == name))
+    assert built.size_bytes == size_bytes
     dataset = data.evaluation(card)
     assert dataset is not None
     right = run(card, name, tmp_path).argmax(1) == dataset.labels
