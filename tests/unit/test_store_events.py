@@ -159,7 +159,7 @@ MEMBERS = sorted({"phase", "detail", "latency_ns", "gap_ns", "start_ns", "late_n
                   "repetition", "load_ns"})  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(["hello", "clock", *sorted(events._HANDLERS), "log", "end", ""]),
     st.dictionaries(st.sampled_from(MEMBERS), JSON_VALUES, max_size=8),
