@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from socbench.agents.base import Agent
 from socbench.agents.channel import Channel
 from socbench.agents.provision import DeviceFile, provision
+from socbench.cache import cache_folder, digest_of
 from socbench.content import content
 from socbench.errors import AgentError, FailedError, ProtocolError
-from socbench.models.cache import cache_folder, digest_of
 from socbench.records import Json
 from socbench.transports.base import Completed, Deadline
 

@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 def folder_of(environment: Environment) -> Path:
     """Return where the environment is or would be: its name and a hash of everything pinned and of the interpreter."""
-    from socbench.models.cache import cache_folder
+    from socbench.cache import cache_folder
 
     facts = json.dumps([asdict(environment), sys.version_info[:2], platform.machine()], sort_keys=True)
     return cache_folder("environments") / f"{environment.name}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
@@ -99,7 +99,11 @@ def _site(folder: Path) -> Path:
 def _install_packages(environment: Environment, folder: Path, say: Say) -> None:
     say(f"{environment.name}: installing {', '.join(environment.packages)}")
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    for index, packages in environment.index.items():
+        _call([*pip, "--index-url", index, *packages], environment, f"install {', '.join(packages)} from {index}")
     _call([*pip, *environment.packages], environment, "install its packages")
+    if environment.alone:
+        _call([*pip, "--no-deps", *environment.alone], environment, f"install {', '.join(environment.alone)}")
 
 
 def _unpack_system(environment: Environment, folder: Path, say: Say) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from socbench.cache import cache_folder, sha256_of_file
 from socbench.content import content
 from socbench.errors import FailedError, ModelError
-from socbench.models.cache import cache_folder, sha256_of_file
 from socbench.models.cards import Card, DataSource, load_card, model_names, nearest
 from socbench.models.data import Dataset, calibration, evaluation
 from socbench.models.inputs import with_layouts

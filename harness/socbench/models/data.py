@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from socbench.cache import digest_of, sha256_of_file
 from socbench.errors import ModelError
-from socbench.models.cache import digest_of, sha256_of_file
 from socbench.models.cards import Card, DataSource, Input
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")

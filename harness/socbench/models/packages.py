@@ -13,8 +13,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from socbench.cache import cache_folder, sha256_of_file
 from socbench.errors import FailedError, ModelError
-from socbench.models.cache import cache_folder, sha256_of_file
 
 MEMBER_LIMIT_BYTES = 64 * 1024 * 1024
 DEADLINE_S = 600.0

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from socbench.cache import cache_folder, digest_of, sha256_of_files
 from socbench.errors import FailedError, ModelError
 from socbench.models import child
-from socbench.models.cache import cache_folder, digest_of, sha256_of_files
 from socbench.models.cards import Card
 from socbench.models.inputs import DEFAULT_SEED, InputData, dequantised, probe_inputs, seeded_inputs, to_reference
 from socbench.models.inspect import inspect_file

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from socbench.cache import sha256_of_file, sha256_of_files
 from socbench.errors import FailedError, ModelError
-from socbench.models.cache import sha256_of_file, sha256_of_files
 from socbench.models.cards import (
     Card,
     Input,

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
+from socbench.cache import cache_folder, digest_of, sha256_of_file, sha256_of_files
 from socbench.errors import FailedError, ModelError
 from socbench.models import child
-from socbench.models.cache import cache_folder, digest_of, sha256_of_file, sha256_of_files
 from socbench.models.cards import Card
 from socbench.models.convert import CONVERTED, TOOLS, VERSION
 from socbench.models.inspect import inspect_file

@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
 from socbench.agents.channel import Channel
+from socbench.cache import cache_folder
 from socbench.errors import FailedError, Interrupted
-from socbench.models.cache import cache_folder
 from socbench.records import Json
 from socbench.transports.base import Deadline
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from socbench.agents.job import InputFile, TrialFiles
 from socbench.agents.provision import DeviceFile
+from socbench.cache import cache_folder, sha256_of_file
 from socbench.devices.cores import resolve_cores
 from socbench.errors import EnvironmentsError, FailedError, ModelError, UsageError
-from socbench.models.cache import cache_folder, sha256_of_file
 from socbench.models.cards import load_card
 from socbench.models.inspect import ENDINGS
 from socbench.models.suites import Suite, load_suite
