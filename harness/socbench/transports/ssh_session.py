@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 128 * 1024
 """Larger SFTP blocks break the packet limit of common servers."""
-_COPY: Any = {"block_size": _BLOCK_BYTES, "max_requests": 32, "follow_symlinks": True}
+_COPY: Any = {"block_size": _BLOCK_BYTES, "max_requests": 16, "follow_symlinks": True}
 
 
 async def connect(name: str, options: dict[str, Any]) -> asyncssh.SSHClientConnection:
