@@ -1291,6 +1291,8 @@ def child_main(job_dir, index, fd):
     job = load_job(job_dir)
     entry = job["repetitions"][index]
     trial = dict(job["trials"][entry["trial"]], repetition=entry["repetition"])
+    if entry.get("profile") is False:
+        trial["profile"] = False
     sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") != HERE]
     code = advice = None
     try:

@@ -57,7 +57,7 @@ def job_document(
 ) -> Json:
     """Return the job of one device: the trials that ``repetitions`` name, in that order.
 
-    A trial is profiled in its first repetition here only; the agent is told so a trial, by ``profile_repetition``.
+    A trial is profiled in its first repetition only: the profile is a session of its own and tells the same each time.
     """
     named = {planned.trial for planned in repetitions}
     return {
@@ -76,6 +76,7 @@ def job_document(
                 "repetition": planned.repetition,
                 "deadline_s": deadline_s(trials[planned.trial], files[planned.trial]),
                 "cool_down": cool_down,
+                "profile": planned.repetition == 1,
             }
             for planned in repetitions
         ],
