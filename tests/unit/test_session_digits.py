@@ -98,3 +98,19 @@ def test_the_two_arms_of_a_comparison_alternate(home: Home) -> None:
     assert order == ["A", "B", "B", "A", "A", "B"]
     began = sorted(home.rows(result.session, "repetitions"), key=lambda row: row["started_ns"])
     assert [arms[row["trial"]] for row in began] == order
+
+
+def test_repetitions_are_added_until_the_interval_is_as_narrow_as_was_asked_for(home: Home) -> None:
+    # Medians of 1.00 and 1.01 in turn: three give +-1.4 %, four +-0.9 % (Student's t on logarithms).
+    alternating = home.null("alternating", repetition_permille=[1000, 1010])
+    steady = home.null("steady")
+    result = home.run(alternating, steady, repeat=2, precision_target=0.01)
+    trials = {row["trial"]: row["model"] for row in home.rows(result.session, "trials")}
+    counted = [trials[row["trial"]] for row in home.rows(result.session, "repetitions") if row["status"] == "done"]
+    assert (counted.count("alternating"), counted.count("steady")) == (4, 3)
+    assert result.status == "complete"
+
+
+def test_a_trial_is_profiled_once(home: Home) -> None:
+    result = home.run(home.null("m", ops=[[0, "Conv", "conv1", "cpu", 1000, 1]]), repeat=3)
+    assert [(row["repetition"], row["time_ns"]) for row in home.rows(result.session, "ops")] == [(1, 1000)]

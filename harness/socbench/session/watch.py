@@ -33,6 +33,10 @@ class DeviceWatch:
         """Say what the host itself does with the device."""
         self._show(replace(self._now, phase=name, detail=detail), force=True)
 
+    def extend(self, count: int) -> None:
+        """Take note of repetitions that were added to the plan."""
+        self._now = replace(self._now, total=self._now.total + count)
+
     def ended(self) -> None:
         """Say that nothing more comes from this device."""
         ended = replace(self._now, phase="ended", trial=None, repetition=None, inferences_per_s=None, left_s=0.0)

@@ -16,6 +16,7 @@ from socbench.errors import AgentError, ChannelError, FailedError, Interrupted, 
 from socbench.records import Failure, Json, PlannedRepetition
 from socbench.session.devices import OpenDevice
 from socbench.session.journal import DeviceJournal
+from socbench.session.precision import MOST_REPETITIONS, narrow_enough
 from socbench.session.state import SessionState
 from socbench.session.watch import DeviceWatch
 from socbench.transports.base import Deadline
@@ -98,7 +99,7 @@ class DeviceWorker:
 
     def _run_jobs(self) -> None:
         fruitless = 0
-        while (left := self._left()) and not self.state.stop.is_set():
+        while (left := self._left() or self._more()) and not self.state.stop.is_set():
             before = len(self.journal.finished)
             self._halt.clear()
             self._run_job(left)
@@ -114,6 +115,22 @@ class DeviceWorker:
                 )
         if self.state.stop.is_set():
             raise Interrupted(f"stopped on {self.address}")
+
+    def _more(self) -> list[PlannedRepetition]:
+        """Return one more repetition of each trial whose interval is still wider than ``--precision-target`` asks."""
+        target = self.state.request.precision_target
+        if target is None or self.state.stop.is_set():
+            return []
+        more = []
+        for trial in {planned.trial: None for planned in self._order}:
+            count = sum(planned.trial == trial for planned in self._order)
+            single = self.state.trials[trial].scenario == "single_stream" and self._failure(trial) is None
+            if single and count < MOST_REPETITIONS and not narrow_enough(self.journal.events(trial), target):
+                more.append(PlannedRepetition(trial, count + 1))
+                self._written.discard(trial)
+        self._order = (*self._order, *more)
+        self._watch.extend(len(more))
+        return more
 
     def _run_job(self, left: list[PlannedRepetition]) -> None:
         number = len(self.journal.jobs()) + 1
