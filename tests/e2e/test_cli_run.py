@@ -296,12 +296,13 @@ def test_an_unwritable_store_is_said_before_anything_is_measured(home: Home) -> 
 
 
 def test_a_runtime_that_is_not_there_is_a_row_that_says_how_to_get_it(home: Home) -> None:
-    (row,) = home.json(
-        "run", "resnet8", *FAKE, "--runtime", "ncnn", "--precision", "fp32", "--scenario", "single_stream"
-    )
-    assert row["status"] == "excluded"
-    assert row["error"]["code"] == "runtime_missing"
-    assert "install" in row["error"]["advice"]
+    only = ("--runtime", "ncnn", "--precision", "fp32", "--scenario", "single_stream", "--plan-only")
+    for device, command in (("local", "install"), ("fake:one", "socbench devices setup fake:one")):
+        (row,) = home.json("run", "resnet8", "-d", device, *only, "--allow-emulated")
+        assert row["status"] == "excluded"
+        assert row["error"]["code"] == "runtime_missing"
+        assert "ncnn can't be used on" in row["error"]["message"]
+        assert command in row["error"]["advice"]
 
 
 def test_an_op_that_the_runtime_lacks_is_a_failed_row_that_names_it(home: Home) -> None:
