@@ -25,6 +25,14 @@ def test_digits_end_where_the_interval_ends(value: float, half: float, said: str
     assert numbers.measured(value, value - half, value + half, numbers.MILLISECONDS) == said
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(230, 920, "460 \u00d7/÷ 2.0"), (1, 211_600, "460 \u00d7/÷ 460"), (0.1, 2.2e6, "460 \u00d7/÷ 1000+")],
+)
+def test_an_interval_too_wide_for_plus_and_minus_is_a_factor(low: float, high: float, said: str) -> None:
+    assert numbers.measured(460e6, low * 1e6, high * 1e6, numbers.MILLISECONDS) == said
+
+
 def test_without_an_interval_three_digits_are_given() -> None:
     assert numbers.measured(3_118_700, None, None, numbers.MILLISECONDS) == "3.12"
     assert numbers.measured(None, None, None, numbers.MILLISECONDS) == ""

@@ -74,6 +74,12 @@ def test_when_no_row_is_trusted_nothing_is_recommended() -> None:
     assert "Fastest that" not in said
 
 
+def test_when_no_row_is_trusted_the_frequent_reason_comes_with_its_advice() -> None:
+    busy = Reason("background_load", "suspect", "1.7 cores busy", "close what else runs")
+    rows = [_row(name, "fp32", 7.0, verdict="suspect", reasons=(busy,)) for name in ("litert", "openvino")]
+    assert "The most frequent reason is background load, 2 of 2. Close what else runs." in _answer(*rows)
+
+
 def test_when_nothing_was_measured_the_frequent_reason_is_said() -> None:
     said = " ".join(answer(synthetic.all_failed()))
     assert said.startswith("Nothing was measured: of 4 rows, 3 failed and 1 left out.")

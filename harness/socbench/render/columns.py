@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from socbench.records import TrialRow
 from socbench.render import names, numbers, ranking
@@ -141,14 +141,11 @@ def fidelity_cell(row: TrialRow, ctx: Context) -> str:
     return "agree" if fidelity.within_tolerance else "wrong"
 
 
-_SHOWN_ELSEWHERE: Final = ("precision_not_effective", "partial_delegation", "single_repetition")
-"""Notes that another cell of the row says already."""
-
-
 def notes_cell(row: TrialRow, ctx: Context) -> str:
-    """The row's reasons as words."""
-    codes = [reason.code for reason in row.reasons if reason.code not in _SHOWN_ELSEWHERE]
-    return ", ".join(dict.fromkeys(names.plain(code.replace("_", " "), 40) for code in codes))
+    """What speaks against the row, in words; notes are told below the tables."""
+    codes = [reason.code for reason in row.reasons if reason.level != "note"]
+    said = list(dict.fromkeys(names.plain(code.replace("_", " "), 40) for code in codes))
+    return f"{', '.join(said[:2])} and {len(said) - 2} more" if len(said) > 2 else ", ".join(said)
 
 
 def shapes_text(row: TrialRow) -> str:
@@ -180,10 +177,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("shapes", lambda c: "input", lambda r, c: shapes_text(r), 1, "condition"),
     Column("environment", lambda c: "environment", lambda r, c: names.plain(r.environment, 30), 2, "condition"),
     Column("version", lambda c: "version", lambda r, c: names.plain(r.runtime_version or "", 24), 8, "condition"),
-    Column("accelerator", lambda c: "accelerator", lambda r, c: names.plain(r.accelerator or "", 40), 9, "condition"),
-    Column("median", lambda c: f"median {c.time.symbol} ± 95 %", lambda r, c: _median(r, c), 0),
+    Column("accelerator", lambda c: "accelerator", lambda r, c: _accelerator(r), 9, "condition"),
+    Column("median", lambda c: f"median {c.time.symbol} ± 95 %", lambda r, c: median_cell(r, c), 0),
     Column("tail", lambda c: f"{c.tail} {c.time.symbol}", _tail, 2),
-    Column("accuracy", lambda c: _accuracy_head(c), accuracy_cell, 6),
+    Column("accuracy", lambda c: accuracy_head(c), accuracy_cell, 6),
     Column("delta", lambda c: _delta_head(c), _delta_cell, 1),
     Column("fidelity", lambda c: "answers", fidelity_cell, 5),
     Column("size", lambda c: f"size {c.size.symbol}", lambda r, c: _size(r.size_bytes, c.size), 3),
@@ -194,17 +191,24 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
+def _accelerator(row: TrialRow) -> str:
+    on_cpu = (row.delegate_effective or row.delegate).startswith("cpu")
+    return "" if on_cpu else names.plain(row.accelerator or "", 40)
+
+
 def _threads(row: TrialRow) -> str:
     if row.threads_effective is not None and row.threads_effective != row.threads:
         return f"{row.threads_effective} (asked {row.threads})"
     return f"{row.threads}"
 
 
-def _median(row: TrialRow, ctx: Context) -> str:
+def median_cell(row: TrialRow, ctx: Context) -> str:
+    """The median with its interval in the table's unit."""
     return numbers.measured(row.latency_p50_ns, row.latency_p50_low_ns, row.latency_p50_high_ns, ctx.time)
 
 
-def _accuracy_head(ctx: Context) -> str:
+def accuracy_head(ctx: Context) -> str:
+    """The head of the column of accuracy."""
     return f"{ctx.metric} %" if ctx.metric_is_fraction else ctx.metric
 
 

@@ -29,7 +29,11 @@ def gathered(rows: Sequence[TrialRow]) -> list[Concern]:
     who = _named(rows)
     for row in rows:
         for reason in row.reasons:
-            key = (reason.level, names.plain(reason.code.replace("_", " "), 60), names.plain(reason.advice, 400))
+            key = (
+                reason.level,
+                names.plain(reason.code.replace("_", " "), 60),
+                names.sentence(names.plain(reason.advice, 400)),
+            )
             found.setdefault(key, []).append((who[row.session, row.trial], names.plain(reason.text, 400)))
     order = sorted(found, key=lambda key: (_LEVELS.get(key[0], 3), -len(found[key]), key[1]))
     out = [Concern(key[0], f"{_TITLES.get(key[0], 'Note')}: {key[1]}", key[2], tuple(found[key])) for key in order]  # type: ignore[arg-type]
@@ -40,7 +44,7 @@ def _absences(rows: Sequence[TrialRow], who: dict[tuple[str, str], str]) -> list
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for row in rows:
         if row.error is not None:
-            key = (columns.absent_text(row), names.plain(row.error.advice or "", 400))
+            key = (columns.absent_text(row), names.sentence(names.plain(row.error.advice or "", 400)))
             found.setdefault(key, []).append((who[row.session, row.trial], ""))
     order = sorted(found, key=lambda key: (key[0].startswith("left out"), -len(found[key]), key[0]))
     return [Concern("absent", key[0][:1].upper() + key[0][1:], key[1], tuple(found[key])) for key in order]

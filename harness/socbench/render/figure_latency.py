@@ -32,7 +32,7 @@ def accuracy_against_latency(section: ranking.Section, slug: str) -> Figure | No
         figure, grid = figure_base.new_figure(3.7 if down == 1 else 2.7 * down, down, across, sharex=True, sharey=True)
         for axes in grid.ravel()[len(devices) :]:
             axes.set_visible(False)
-        highest = max(row.latency_p50_high_ns or row.latency_p50_ns or 0 for row in everything) / ctx.time.factor
+        highest = 1.08 * max(row.latency_p50_ns or 0 for row in everything) / ctx.time.factor
         lowest = min(row.latency_p50_ns or 0 for row in everything) / ctx.time.factor
         values = [factor * (row.accuracy or 0) for row in everything]
         span = max(max(values) - min(values), 1.0 if factor == 100 else 1e-3)
@@ -68,9 +68,10 @@ def accuracy_against_latency(section: ranking.Section, slug: str) -> Figure | No
         + names.listing([figure_base.short_name(row) for found in fronts.values() for row in found], 6)
         + ".",
         draw=draw,
-        heads=("row", f"median {ctx.time.symbol}", columns._accuracy_head(ctx)),
+        heads=("row", f"median {ctx.time.symbol}", columns.accuracy_head(ctx)),
         cells=tuple(
-            (_behind(row, section), columns._median(row, ctx), columns.accuracy_cell(row, ctx)) for row in everything
+            (_behind(row, section), columns.median_cell(row, ctx), columns.accuracy_cell(row, ctx))
+            for row in everything
         ),
     )
 
@@ -111,8 +112,14 @@ def _panel(axes: Any, rows: Sequence[TrialRow], best: Sequence[TrialRow], ctx: c
         if row.latency_p50_low_ns is not None and row.latency_p50_high_ns is not None:
             ends = [row.latency_p50_low_ns / ctx.time.factor, row.latency_p50_high_ns / ctx.time.factor]
             colour = figure_base.colour_of(row.runtime)
-            axes.plot(ends, [y, y], color=colour, linewidth=1.2, alpha=0.45 if faint else 1, zorder=2)
+            axes.plot(ends, [y, y], color=colour, linewidth=1.2, alpha=_whisker(row, faint), zorder=2)
         axes.plot([x], [y], zorder=3, **figure_base.marks(row, faint=faint))
+
+
+def _whisker(row: TrialRow, faint: bool) -> float:
+    """Opacity of a whisker: one that spans the whole picture must not hide it."""
+    wide = (row.latency_p50_high_ns or 0) > numbers.WIDE * (row.latency_p50_ns or 1)
+    return 0.2 if wide else 0.45 if faint else 1.0
 
 
 def _label_panel(
@@ -248,7 +255,7 @@ def _lane(axes: Any, base: float, values: Any, quantiles: Any, row: TrialRow, li
 
     colour = figure_base.colour_of(row.runtime)
     faint = 0.5 if ranking.is_trusted(row) else 0.2
-    low, high = quantiles[0], max(quantiles[3], quantiles[0] * 1.0001)
+    low, high = quantiles[0], max(min(quantiles[3], limits[1]), quantiles[0] * 1.0001)
     counts, edges = np.histogram(values, bins=60, range=(low, high))
     heights = 0.62 * counts / max(counts.max(), 1)
     axes.stairs(base + heights, edges, baseline=base, fill=True, color=colour, alpha=faint, linewidth=0)

@@ -41,7 +41,9 @@ def over_session(data: ReportData, session: SessionInfo, device: Device, slug: s
     ratios = [ratio for _, ratio, _, _ in found]
     low, high = 100 * (min(ratios) - 1), 100 * (max(ratios) - 1)
     span = f"{numbers.fixed(low, 1)} to {numbers.fixed(high, 1, signed=True)} %"
-    title = f"Repetitions stay within {span} of their row's median"
+    title = f"Repetitions lie {span} off their row's median"
+    if max(-low, high) < 5:
+        title = f"Repetitions stay within {span} of their row's median"
     warmth = _warmth(panels)
     rows = len({(row.session, row.trial) for row, *_ in found})
     where = names.plain(device.name, 60)

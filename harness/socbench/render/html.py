@@ -191,7 +191,7 @@ def _cells(
             cells.append({"text": Markup(dots.row_svg(row, used, ctx.time)), "kind": "plot", "span": 0, "advice": ""})
     total = len(shown) + 1
     if group == "absent":
-        advice = names.plain(row.error.advice, 400) if row.error and row.error.advice else ""
+        advice = names.sentence(names.plain(row.error.advice, 400)) if row.error and row.error.advice else ""
         text = columns.absent_text(row) + "."
         cells.append({"text": text, "kind": "reason", "span": max(total - len(cells), 1), "advice": advice})
     return cells
@@ -220,7 +220,13 @@ def _key(rows: Sequence[TrialRow]) -> Markup:
     parts.sort(key=lambda part: "rdp".index(part[0][0]))
     many = {letter: sum(part[0][0] == letter for part in parts) for letter in "rdp"}
     marks = Markup(" ").join(Markup(f"<span>{svg}{said}</span>") for kind, said, svg in parts if many[kind[0]] > 1)
-    return marks + Markup(" <span>thick line: 95 % interval of the median</span> <span>thin line: up to p99</span>")
+    wide = any("÷" in columns.median_cell(row, columns.context(rows)) for row in measured)
+    factor = Markup(f" <span>{numbers.WITHIN} 12: from a twelfth to twelve times</span>") if wide else Markup("")
+    return (
+        marks
+        + factor
+        + Markup(" <span>thick line: 95 % interval of the median</span> <span>thin line: up to p99</span>")
+    )
 
 
 _TRIAL_COLUMNS: Final = (

@@ -146,6 +146,13 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else (many or one + 's')}"
 
 
+def sentence(text: str) -> str:
+    """``text`` with a capital at its start and a full stop at its end; "" stays ""."""
+    if not text:
+        return ""
+    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?:…" else ".")
+
+
 def listing(names: Iterable[str], limit: int = 4) -> str:
     """``a``, ``a and b``, ``a, b and c``, ``a, b, c and 7 more``."""
     found = list(names)

@@ -28,6 +28,11 @@ MEGABYTES: Final = Unit("MB", 1e6)
 KILOBYTES: Final = Unit("kB", 1e3)
 
 
+WIDE: Final = 1.5
+WITHIN: Final = "\u00d7/÷"
+"""Before a factor: the interval reaches from the value over it to the value times it."""
+
+
 def is_number(value: float | int | None) -> bool:
     """Whether ``value`` is known and finite."""
     return value is not None and math.isfinite(value)
@@ -87,16 +92,20 @@ def half_width(low: float | None, high: float | None) -> float | None:
 
 
 def measured(value: float | None, low: float | None, high: float | None, unit: Unit) -> str:
-    """``3.12 ± 0.04`` in ``unit``; three significant digits where there is no interval, "" where no value."""
+    """``3.12 ± 0.04`` in ``unit``; three significant digits where there is no interval, "" where no value.
+
+    An interval that reaches over ``WIDE`` times the value is given as the factor that it is, after ``WITHIN``.
+    """
     if value is None or not math.isfinite(value):
         return ""
     half = half_width(low, high)
     if half is None or half == 0:
         return significant(value / unit.factor)
     half /= unit.factor
+    if low is not None and high is not None and low > 0 and high / value > WIDE:
+        factor = max(high / value, value / low)
+        return f"{significant(value / unit.factor, 2)} {WITHIN} {'1000+' if factor > 1000 else significant(factor, 2)}"
     decimals = min(decimals_of(half), 4)
-    if half >= abs(value) / unit.factor:
-        return f"{significant(value / unit.factor, 2)} ± {significant(half, 2)}"
     return f"{fixed(value / unit.factor, decimals)} ± {fixed(half, decimals)}"
 
 
@@ -141,9 +150,13 @@ def aligned(cells: Sequence[str], *, figure: str = FIGURE_SPACE, point: str = PU
 
     A cell ``3.12 ± 0.04`` is aligned on the first number; the part after it is padded on its own.
     """
-    parts = [cell.split(" ± ", 1) for cell in cells]
+    parts = [cell.split(" ", 1) for cell in cells]
     heads = _pad([part[0] for part in parts], figure, point)
-    tails = _pad([part[1] if len(part) > 1 else "" for part in parts], figure, point)
+    halves = _pad([part[1][2:] if len(part) > 1 and part[1].startswith("± ") else "" for part in parts], figure, point)
+    room = max((len(half) for half in halves), default=0)
+    tails = []
+    for part, half in zip(parts, halves, strict=True):
+        tails.append("" if len(part) < 2 else f"± {half.rjust(room, figure)}" if half else part[1])
     if not any(len(part) > 1 for part in parts):
         return heads
     width = max(len(tail) for tail in tails)
@@ -152,9 +165,9 @@ def aligned(cells: Sequence[str], *, figure: str = FIGURE_SPACE, point: str = PU
         if not part[0]:
             out.append("")
         elif len(part) > 1:
-            out.append(f"{head} ± {tail.rjust(width, figure)}")
+            out.append(f"{head} {tail.ljust(width, figure)}")
         else:
-            out.append(head + figure * (width + 3))
+            out.append(head + figure * (width + 1))
     return out
 
 

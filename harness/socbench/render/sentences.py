@@ -154,10 +154,15 @@ def _nothing(rows: Sequence[TrialRow]) -> list[str]:
 
 def _only_doubtful(who: Who, rows: Sequence[TrialRow]) -> list[str]:
     suspects = [row for row in rows if ranking.group_of(row) == "suspect"]
+    reasons = Counter((reason.code, reason.advice) for row in rows for reason in row.reasons if reason.level != "note")
     said = ["No row can be trusted, so nothing is ranked and nothing is recommended."]
     if suspects:
         first = min(suspects, key=_latency)
-        said.append(f"The fastest of the suspect rows is {who(first)} at {_said(first)}; what disturbed it is below.")
+        said.append(f"The fastest of the suspect rows is {who(first)}, {_said(first)}.")
+    for (code, advice), often in reasons.most_common(1):
+        what = names.plain(code.replace("_", " "), 60)
+        told = names.sentence(names.plain(advice, 300))
+        said.append(f"The most frequent reason is {what}, {often:,} of {len(rows):,}. {told}".rstrip())
     return said
 
 
