@@ -757,6 +757,9 @@ def oom_kills():
 def child_environment(trial):
     """Return the environment of a repetition: thread counts for libraries that read them before anything is asked."""
     env = dict(os.environ)
+    if trial.get("python"):  # another interpreter: no package of this one's is for it
+        env.pop("PYTHONPATH", None)
+        env.pop("PYTHONHOME", None)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         env[name] = str(trial["threads"])
     env["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's; nothing in a repetition multiplies matrices with it

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from socbench.errors import UsageError
 from socbench.models.variants import pick_recipe
+from socbench.placement import HOST, Place, delegates_of, entries_of, places_of, proving_places, to_install
 from socbench.records import (
     DELEGATE_CLASSES,
     FORMATS_OF_RUNTIME,
@@ -104,10 +105,11 @@ class Matrix:
         for runtime in self._runtimes():
             for precision in self._precisions(runtime):
                 variant, why = self._variant(runtime, precision, list(suited.values()))
-                for delegate, reason in self._delegates(runtime):
+                for delegate, environment, reason in self._delegates(runtime):
                     excluded = self._emulated_device() or self._runtime_missing(runtime) or why or reason
                     for scenario in self._scenarios():
-                        yield self._row(runtime, precision, variant, delegate, scenario, excluded)
+                        row = self._row(runtime, precision, variant, delegate, scenario, excluded)
+                        yield dataclasses.replace(row, environment=environment)
 
     def _row(
         self, runtime: str, precision: str, variant: Variant, delegate: str, scenario: str, excluded: Failure | None
@@ -171,8 +173,8 @@ class Matrix:
     def _variant(self, runtime: str, precision: str, suited: list[Variant]) -> tuple[Variant, Failure | None]:
         """Return the file of a row and why it can't be had; a stand-in without a path where there is none."""
         formats = FORMATS_OF_RUNTIME.get(runtime, ())
-        entry = self.abilities.runtime(runtime)
-        accepted = [f for f in formats if entry is None or not entry.get("formats") or f in entry["formats"]]
+        takes = {f for entry in self._entries(runtime) for f in entry.get("formats") or ()}
+        accepted = [f for f in formats if not takes or f in takes]
         name = self.model.card.model
         for file_format in accepted:
             for variant in suited:
@@ -209,43 +211,59 @@ class Matrix:
             "--allow-emulated runs it to check the answers",
         )
 
+    def _entries(self, runtime: str) -> list[Json]:
+        """Return what the probe found of a runtime, by environment, in the one that is asked for."""
+        return entries_of(self.abilities.runtimes, runtime, self.request.environment)
+
     def _runtime_missing(self, runtime: str) -> Failure | None:
-        entry = self.abilities.runtime(runtime)
+        entries = self._entries(runtime)
         device = self.abilities.device.device
-        if entry is None:
+        if not entries:
             return Failure("runtime_missing", f"the agent on {device} does not know {runtime}", self._install(runtime))
-        error = entry.get("error")
+        error = entries[0].get("error")
         if not isinstance(error, dict):
             return None
         code, message = str(error.get("code", "runtime_broken")), str(error.get("message", "it does not import"))
-        advice = error.get("advice") or self._install(runtime)
+        advice = self._install(runtime) or error.get("advice")
         return Failure(code, f"{runtime} can't be used on {device}: {message}"[:1000], str(advice) if advice else None)
 
-    def _install(self, runtime: str) -> str | None:
+    def _install(self, runtime: str, delegate: str | None = None) -> str | None:
+        """Return the command that brings a runtime, or one delegate of it, where there is one."""
         if self.abilities.device.device != "local":
-            return f"socbench devices setup {self.abilities.device.device}"
-        return f"pip install '{PACKAGES[runtime]}'" if runtime in PACKAGES else None
+            return f"socbench devices setup {self.abilities.device.device}" if delegate is None else None
+        if delegate is None and runtime in PACKAGES:
+            return f"pip install '{PACKAGES[runtime]}'"
+        environment = to_install(runtime, delegate, (str(e.get("environment")) for e in self._entries(runtime)))
+        return f"socbench runtimes install {environment.name}" if environment else None
 
-    def _delegates(self, runtime: str) -> list[tuple[str, Failure | None]]:
+    def _delegates(self, runtime: str) -> list[tuple[str, str, Failure | None]]:
+        """Return delegate, environment and why it can't be run, for each row."""
         known = list(DELEGATES.get(runtime, ()))
-        entry = self.abilities.runtime(runtime) or {}
-        probed = {str(d.get("delegate")): d for d in entry.get("delegates", ()) if isinstance(d, dict)}
-        rows: dict[str, Failure | None] = {}
+        entries = self._entries(runtime)
+        probed = delegates_of(entries)
+        rows: dict[tuple[str, str], Failure | None] = {}
         for asked in self.request.delegates or self._default_delegate(known, probed):
             names = self._named(asked, known, probed)
             for name in names:
-                rows.setdefault(name, self._delegate_problem(runtime, name, known, probed))
+                for place in self._places(entries, runtime, name):
+                    key = (name, place.environment if place else HOST)
+                    rows.setdefault(key, self._delegate_problem(runtime, name, known, probed, place))
             if not names:
-                rows.setdefault(asked, self._no_such_class(runtime, asked))
-        return list(rows.items())
+                rows.setdefault((asked, HOST), self._no_such_class(runtime, asked))
+        return [(name, environment, problem) for (name, environment), problem in rows.items()]
+
+    def _places(self, entries: list[Json], runtime: str, delegate: str) -> Sequence[Place | None]:
+        places = places_of(entries, runtime, delegate)
+        if self.request.every_environment:
+            return proving_places(places, delegate) or [None]
+        return places[:1] or [None]
 
     @staticmethod
     def _default_delegate(known: list[str], probed: dict[str, Json]) -> tuple[str, ...]:
         names = [*known, *probed]
         return (names[0] if names else "cpu",)
 
-    @staticmethod
-    def _named(asked: str, known: list[str], probed: dict[str, Json]) -> list[str]:
+    def _named(self, asked: str, known: list[str], probed: dict[str, Json]) -> list[str]:
         """Return the delegates that a word means: itself, or for a class every one that the device knows of.
 
         ``cpu`` is the runtime's plain CPU path alone: its reference kernels are for checking, not for racing.
@@ -253,7 +271,7 @@ class Matrix:
         if asked not in DELEGATE_CLASSES or asked in probed:
             return [asked]
         of_class = [name for name in [*known, *probed] if name.split(":")[0] == asked]
-        if asked == "cpu":
+        if asked == "cpu" and not self.request.every_environment:
             return of_class[:1]
         there = [name for name in dict.fromkeys(of_class) if name in probed]
         return there if probed else list(dict.fromkeys(of_class))
@@ -261,23 +279,31 @@ class Matrix:
     def _no_such_class(self, runtime: str, asked: str) -> Failure:
         return Failure("delegate_missing", f"{runtime} on {self.abilities.device.device} has no {asked} delegate")
 
-    def _delegate_problem(self, runtime: str, name: str, known: list[str], probed: dict[str, Json]) -> Failure | None:
-        entry = probed.get(name)
+    def _delegate_problem(
+        self, runtime: str, name: str, known: list[str], probed: dict[str, Json], place: Place | None
+    ) -> Failure | None:
+        said = place.delegate if place else None
         device = self.abilities.device.device
-        if entry is None:
+        where = f" (environment {place.environment})" if place and place.environment != HOST else ""
+        if said is None:
             if is_external(name) and runtime == "litert":
                 return None
             fitting = f"it has {', '.join(probed or known)}" if probed or known else "it has none"
-            return Failure("delegate_missing", f"{runtime} on {device} has no delegate {name}: {fitting}")
-        if not entry.get("available"):
-            reason = str(entry.get("reason") or "the probe did not say why")[:1000]
-            fix = entry.get("fix")
+            return Failure(
+                "delegate_missing",
+                f"{runtime} on {device} has no delegate {name}: {fitting}",
+                self._install(runtime, name),
+            )
+        if not said.get("available"):
+            reason = str(said.get("reason") or "the probe did not say why")[:1000]
+            fix = self._install(runtime, name) or said.get("fix")
             return Failure("delegate_missing", f"{name} of {runtime} is not available on {device}: {reason}", fix)
-        if entry.get("emulated") and not self.request.allow_emulated:
-            accelerator = entry.get("accelerator") or name
+        if said.get("emulated") and not self.request.allow_emulated:
+            accelerator = said.get("accelerator") or name
             return Failure(
                 "emulated",
-                f"{name} of {runtime} on {device} is emulated in software ({accelerator}): its latency says nothing",
+                f"{name} of {runtime} on {device} is emulated in software ({accelerator}{where}): "
+                "its latency says nothing",
                 "--allow-emulated runs it to check the answers",
             )
         return None

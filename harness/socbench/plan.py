@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from socbench.environments.catalogue import catalogue
 from socbench.errors import UsageError
 from socbench.matrix import DELEGATES, Matrix, check_words, is_external
 from socbench.models.cards import Card
 from socbench.models.suites import Suite
+from socbench.placement import HOST, entries_of
 from socbench.records import (
     DELEGATE_CLASSES,
     FORMATS_OF_RUNTIME,
@@ -43,6 +45,8 @@ class RunRequest:
 
     ``targets`` are model names or files of the user's. ``shapes`` maps an input's name to its shape. ``ab`` holds the
     two arms as written (``runtime=litert,delegate=cpu:xnnpack``). ``repeat`` is repetitions a trial, for ``ab`` pairs.
+    ``environment`` limits the rows to one environment; ``every_environment`` makes a row for each place that a delegate
+    has (the doctor's way) instead of the best.
     """
 
     targets: tuple[str, ...] = ()
@@ -70,6 +74,8 @@ class RunRequest:
     prepare_device: bool = False
     agent: str = "python"
     profile: bool = True
+    environment: str | None = None
+    every_environment: bool = False
     duration_s: float | None = None
     rate_hz: float | None = None
     max_temperature_c: float | None = None
@@ -85,12 +91,7 @@ class DeviceAbilities:
 
     def runtime(self, name: str, environment: str | None = None) -> Json | None:
         """Return the entry of a runtime, ``None`` when the probe did not name it."""
-        fitting = (
-            entry
-            for entry in self.runtimes
-            if entry.get("runtime") == name and environment in (None, entry.get("environment", "host"))
-        )
-        return next(fitting, None)
+        return next(iter(entries_of(self.runtimes, name, environment)), None)
 
 
 @dataclass(frozen=True)
@@ -207,12 +208,21 @@ def _arm(request: RunRequest, text: str, devices: Sequence[DeviceAbilities]) -> 
         else:
             plural = {"runtime": "runtimes", "delegate": "delegates", "precision": "precisions", "model": "targets"}
             changes[plural[name]] = (value,)
-    environment = changes.pop("environment", None)
-    if environment not in (None, "host"):
-        raise UsageError(f"--ab {text!r}: there is no environment {environment!r}; this host has only 'host'")
+    if "environment" in changes:
+        _check_environment(str(changes["environment"]), devices)
     arm = dataclasses.replace(request, **changes)  # type: ignore[arg-type]
     check_names(arm, devices)
     return arm
+
+
+def _check_environment(name: str, devices: Sequence[DeviceAbilities]) -> None:
+    there = {HOST, *(str(e.get("environment", HOST)) for abilities in devices for e in abilities.runtimes)}
+    if name in catalogue() and name not in there:
+        raise UsageError(
+            f"the environment {name} is not installed, or its runtime is not in this plan: "
+            f"socbench runtimes install {name}"
+        )
+    check_words("environment", [name], there)
 
 
 def _order(request: RunRequest, trials: Sequence[TrialPlan], device: str, seed: int) -> tuple[PlannedRepetition, ...]:

@@ -37,6 +37,7 @@ class TrialFiles:
     dataset: tuple[InputFile, ...] = ()
     cores: tuple[int, ...] | None = None
     python: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
 
     def files(self) -> list[DeviceFile]:
@@ -113,5 +114,6 @@ def _trial(trial: TrialPlan, files: TrialFiles, seed: int, profile: bool) -> Jso
         "dataset": _inputs(files.dataset),
         "input_seed": seed,
         "profile": profile and trial.scenario == "single_stream",
+        "env": dict(files.env),
         "options": dict(files.options),
     }

@@ -13,10 +13,13 @@ from socbench.errors import UsageError
 
 @dataclass(frozen=True)
 class Environment:
-    """Packages pinned together. ``env`` is set for the children; ``{site}`` in it is the environment's site-packages.
+    """Packages pinned together, for the sake of the ``delegates`` of a runtime.
+
+    ``env`` is set for the children; ``{site}`` in it is the environment's site-packages.
 
     ``system`` names Debian packages whose files are fetched and unpacked beside the environment, never installed;
-    ``{system}`` in ``env`` is where they lie. ``options`` go into the trials that run here (docs/protocol.md).
+    ``{system}`` in ``env`` is where they lie. ``alone`` are packages installed without what they say they need (tools
+    of which only a part is used); ``index`` are packages that come from another package index, by its address.
     """
 
     name: str
@@ -26,8 +29,10 @@ class Environment:
     download_mb: int
     env: dict[str, str] = field(default_factory=dict)
     system: tuple[str, ...] = ()
-    emulates: str | None = None
+    delegates: tuple[str, ...] = ()
     part_of_all: bool = True
+    alone: tuple[str, ...] = ()
+    index: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 # Software Vulkan: SwiftShader from Debian's chromium-common, unpacked beside the environment and found by its manifest.
@@ -44,7 +49,7 @@ _ALL = (
         90,
         env={**_SWIFTSHADER, **_VULKAN_LOADER},
         system=_SWIFTSHADER_PACKAGES,
-        emulates="gpu:webgpu",
+        delegates=("gpu:webgpu",),
     ),
     Environment(
         "litert-npu-intel",
@@ -53,7 +58,7 @@ _ALL = (
         "LiteRT's Intel plugin needs exactly the OpenVINO that it was built with",
         170,
         env={"LD_LIBRARY_PATH": "{site}/openvino/libs"},
-        emulates="npu:intel",
+        delegates=("npu:intel",),
     ),
     Environment(
         "onnxruntime-webgpu",
@@ -63,7 +68,7 @@ _ALL = (
         100,
         env={"ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER": "1", **_SWIFTSHADER, **_VULKAN_LOADER},
         system=_SWIFTSHADER_PACKAGES,
-        emulates="gpu:webgpu",
+        delegates=("gpu:webgpu",),
     ),
     Environment(
         "onnxruntime-qnn",
@@ -71,7 +76,7 @@ _ALL = (
         ("onnxruntime==1.31.1", "onnxruntime-qnn==2.7.0", "numpy==2.4.6"),
         "Qualcomm's plugin; on x86-64 it carries an emulator of the Hexagon NPU",
         160,
-        emulates="npu:qnn",
+        delegates=("npu:qnn",),
     ),
     Environment(
         "onnxruntime-openvino",
@@ -79,33 +84,46 @@ _ALL = (
         ("onnxruntime-openvino==1.24.1", "numpy==2.4.6"),
         "has the same module name as onnxruntime",
         110,
+        delegates=("cpu:openvino", "gpu:openvino", "npu:openvino"),
     ),
-    Environment("ncnn", "ncnn", ("ncnn==1.0.20261020", "numpy==2.4.6"), "CPU and Vulkan in one wheel", 45,
-                env={**_SWIFTSHADER, **_VULKAN_LOADER}, system=_SWIFTSHADER_PACKAGES, emulates="gpu:vulkan"),
-    Environment("mnn", "mnn", ("MNN==3.6.1", "numpy==2.4.6"), "kept apart from the others' protobuf", 40),
+    Environment("ncnn", "ncnn", ("ncnn==1.0.20261020", "numpy==2.4.6"), "CPU and Vulkan in one wheel", 75,
+                alone=("pnnx==20261020",),
+                env={**_SWIFTSHADER, **_VULKAN_LOADER}, system=_SWIFTSHADER_PACKAGES,
+                delegates=("cpu:ncnn", "gpu:vulkan")),
+    Environment("mnn", "mnn", ("MNN==3.6.1", "numpy==2.4.6"), "kept apart from the others' protobuf", 40,
+                delegates=("cpu:mnn",)),
     Environment(
         "executorch",
         "executorch",
-        ("torch==2.13.0", "executorch==1.5.1", "numpy==2.4.6"),
-        "needs PyTorch (0.9 GB and more)",
-        450,
+        ("executorch==1.5.1", "numpy==2.4.6"),
+        "needs PyTorch, here the build for CPUs (1.3 GB installed)",
+        330,
+        delegates=("cpu:xnnpack", "cpu:portable"),
+        index={"https://download.pytorch.org/whl/cpu": ("torch==2.13.0",)},
     ),
     Environment(
         "onnxruntime-gpu", "onnxruntime", ("onnxruntime-gpu[cuda,cudnn]==1.31.1", "numpy==2.4.6"),
         "the CUDA and TensorRT providers; has the same module name as onnxruntime", 2500, part_of_all=False,
+        delegates=("gpu:cuda", "gpu:tensorrt"),
     ),
-    Environment("tensorrt", "tensorrt", ("tensorrt==11.4.0.106", "cuda-bindings==13.5.0", "numpy==2.4.6"),
-                "its libraries come from NVIDIA's own index", 2000, part_of_all=False),
     Environment("tensorrt-rtx", "tensorrt", ("tensorrt-rtx==1.7.1.116", "cuda-bindings==13.5.0", "numpy==2.4.6"),
-                "builds engines without a GPU and runs them on RTX GPUs", 120),
+                "builds engines without a GPU and runs them on RTX GPUs", 120, delegates=("gpu:cuda",)),
+    Environment("tensorrt", "tensorrt", ("tensorrt==11.4.0.106", "cuda-bindings==13.5.0", "numpy==2.4.6"),
+                "its libraries come from NVIDIA's own index", 2000, part_of_all=False,
+                delegates=("gpu:cuda", "npu:dla")),
     Environment("tensorrt-lean", "tensorrt", ("tensorrt-lean==11.4.0.106", "cuda-bindings==13.5.0", "numpy==2.4.6"),
-                "runs engines and builds none", 70, part_of_all=False),
+                "runs engines and builds none", 70, part_of_all=False, delegates=("gpu:cuda",)),
 )  # fmt: skip
 
 
 def catalogue() -> dict[str, Environment]:
     """Return every environment that socbench knows how to make, by name."""
     return {environment.name: environment for environment in _ALL}
+
+
+def environments_for(runtime: str, delegate: str | None = None) -> list[Environment]:
+    """Return the environments that were made for a runtime, or for one delegate of it, in the catalogue's order."""
+    return [one for one in _ALL if one.runtime == runtime and (delegate is None or delegate in one.delegates)]
 
 
 def environment(name: str) -> Environment:

@@ -15,6 +15,7 @@ from typing import Final
 
 from socbench.agents.base import Agent, AgentKind
 from socbench.agents.channel import Channel
+from socbench.agents.environments import agent_in, installed_for
 from socbench.agents.python import PythonAgent, probe
 from socbench.devices.facts import read_facts
 from socbench.devices.identity import identify
@@ -163,10 +164,23 @@ def _ask(
         name = channel.address.removeprefix("fake:")
         device = dataclasses.replace(device, key=f"fake-{name}", name=f"fake device {name}", emulated=True)
     boot_id = facts.get("boot_id")
-    found = probe(
-        agent, device.key, str(boot_id) if boot_id else None, runtimes, deadline=Deadline.after(_PROBE_S, "the probe")
-    )
+    boot = str(boot_id) if boot_id else None
+    found = probe(agent, device.key, boot, runtimes, deadline=Deadline.after(_PROBE_S, "the probe"))
+    if channel.address == "local":
+        found += _in_environments(agent, device.key, boot, runtimes, step)
     return agent, DeviceAbilities(device, tuple(found))
+
+
+def _in_environments(
+    agent: Agent, device_key: str, boot: str | None, runtimes: tuple[str, ...], step: Callable[[str], None]
+) -> list[Json]:
+    """Ask about the runtimes in the environments that socbench made on this machine."""
+    found = []
+    for environment in installed_for(runtimes):
+        step(f"asking the environment {environment.name} what it can do")
+        deadline = Deadline.after(_PROBE_S, "the probe")
+        found += probe(agent_in(agent, environment), device_key, boot, [environment.runtime], deadline=deadline)
+    return found
 
 
 def _stop_leftovers(channel: Channel, agent: Agent, session: str) -> None:

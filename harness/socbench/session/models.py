@@ -142,7 +142,10 @@ class Gatherer:
         variant = next(v for v in model.variants if v.variant == trial.variant)
         clusters = abilities.device.cores
         accuracy = trial.scenario == "accuracy"
+        python, env = _environment(trial)
         self.found.files[trial.trial] = TrialFiles(
+            python=python,
+            env=env,
             model=model_files(variant),
             probe=() if accuracy else self._probe(model, variant, trial),
             dataset=self._dataset(model, variant) if accuracy else (),
@@ -212,6 +215,25 @@ class Gatherer:
         self.found.raw[sha256] = data
         shape = [int(size) for size in array.shape[1:]]
         return {"name": name, "dtype": str(array.dtype), "shape": shape, "count": len(array), "sha256": sha256}
+
+
+def _environment(trial: TrialPlan) -> tuple[str | None, dict[str, str]]:
+    """Return the interpreter and the variables of a trial's environment; its agent's own for ``host``.
+
+    Raises EnvironmentsError when the environment was removed after the device was asked.
+    """
+    from socbench.environments.catalogue import environment
+    from socbench.environments.install import child_env, python_of
+
+    if trial.environment == "host":
+        return None, {}
+    made = environment(trial.environment)
+    python = python_of(made)
+    if python is None:
+        raise EnvironmentsError(
+            f"the environment {made.name} is gone: make it again with socbench runtimes install {made.name}"
+        )
+    return str(python), {"SOCBENCH_ENVIRONMENT": made.name, "PYTHONNOUSERSITE": "1", **child_env(made)}
 
 
 def model_files(variant: Variant) -> tuple[DeviceFile, ...]:
