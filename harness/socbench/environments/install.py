@@ -23,10 +23,11 @@ Say = Callable[[str], None]
 
 
 def folder_of(environment: Environment) -> Path:
-    """Return where the environment is or would be: its name and a hash of everything pinned and of the interpreter."""
+    """Return where the environment is or would be: its name and a hash of what lies in it and of the interpreter."""
     from socbench.cache import cache_folder
 
-    facts = json.dumps([asdict(environment), sys.version_info[:2], platform.machine()], sort_keys=True)
+    made_of = [environment.packages, environment.alone, environment.system, environment.index]
+    facts = json.dumps([made_of, sys.version_info[:2], platform.machine()], sort_keys=True)
     return cache_folder("environments") / f"{environment.name}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
 
 
