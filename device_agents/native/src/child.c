@@ -9,6 +9,7 @@
 
 int current_repetition;
 static int events;
+static bool profiled;
 static int64_t starts[BUFFER_SAMPLES], ends[BUFFER_SAMPLES], lates[BUFFER_SAMPLES];
 
 /* --- events --------------------------------------------------------------------------------------------------------- */
@@ -30,6 +31,17 @@ static void report_failure(const char *code, const char *message, const char *ad
   add(&event, ",\"advice\":");
   add_string(&event, advice);
   send_event(&event);
+}
+
+static jmp_buf after_profile;
+static void warn_of_profile(const char *code, const char *message, const char *advice) {
+  Text event = {0};
+  (void)advice;
+  begin(&event, "log");
+  add(&event, ",\"level\":\"warning\",\"text\":");
+  add_string(&event, textf("no profile: %s: %s", code, message));
+  send_event(&event);
+  longjmp(after_profile, 1);
 }
 
 static void enter(Session *session, const char *phase) {
@@ -292,8 +304,8 @@ static int64_t peak_memory_bytes(void) {
   return (int64_t)usage.ru_maxrss * 1024;
 }
 
+/* The members of `done`; the event itself is sent when all is over. */
 static void add_done(Text *event, int64_t count, int64_t ns, const char *stopped_by, const Counters *a, const Counters *b) {
-  begin(event, "done");
   addf(event, ",\"measured_count\":%lld,\"measured_ns\":%lld,\"stopped_by\":\"%s\",\"cpu_ns\":%lld", (long long)count, (long long)ns, stopped_by,
        (long long)(b->cpu_ns - a->cpu_ns));
   addf(event, ",\"voluntary_switches\":%lld,\"involuntary_switches\":%lld,\"busy_ns\":", (long long)(b->voluntary - a->voluntary),
@@ -462,11 +474,6 @@ static void write_outputs(Session *session, const Inputs *inputs, void **buffers
 
 /* --- one repetition as docs/protocol.md orders it --------------------------------------------------------------------- */
 
-static void send_done(Session *session, Text *done) {
-  (void)session;
-  if (!write_all(events, done->data, done->size) || !write_all(events, "}\n", 2)) _exit(1);
-}
-
 static void measured_part(Session *session, const Inputs *inputs, void **buffers, Text *done) {
   Settings settings = read_settings(member(session->trial, "settings"));
   enter(session, "check");
@@ -483,6 +490,25 @@ static void measured_part(Session *session, const Inputs *inputs, void **buffers
   add_done(done, count, ns, stopped_by, &before, &after);
   enter(session, "check");
   write_outputs(session, inputs, buffers, "after");
+}
+
+/* What is established once everything timed is over. What was measured stands: a profiler that fails costs its rows. */
+static void afterwards(const Runtime *runtime, Session *session, void **buffers) {
+  Text rows = {0};
+  on_fail = warn_of_profile;
+  if (setjmp(after_profile) == 0) {
+    if (profiled) {
+      enter(session, "profile");
+      if (runtime->profile && runtime->profile(session, buffers, &rows)) {
+        Text event = {0};
+        begin(&event, "ops");
+        addf(&event, ",\"rows\":%s", rows.data);
+        send_event(&event);
+      }
+    }
+    if (session->evidence) session->evidence(session);
+  }
+  on_fail = report_failure;
 }
 
 static void repetition(const Json *trial) {
@@ -517,7 +543,7 @@ static void repetition(const Json *trial) {
   enter(session, "first");
   timed_block(session, 0, 1, 0);
   send_samples("first", starts, ends, NULL, 1);
-  Text done = {0}, rows = {0};
+  Text done = {0};
   if (accuracy) {
     enter(session, "dataset");
     Counters before = read_counters();
@@ -527,21 +553,14 @@ static void repetition(const Json *trial) {
     add_done(&done, inputs.count, now_ns(session) - begin_ns, "max_count", &before, &after);
   } else {
     measured_part(session, &inputs, buffers, &done);
-    const Json *profile = member(trial, "profile");
     fit_inputs(&inputs, 0, session->inputs, session->input_count, buffers);
-    if (profile && profile->truth) {
-      enter(session, "profile");
-      if (runtime->profile && runtime->profile(session, buffers, &rows)) {
-        Text event = {0};
-        begin(&event, "ops");
-        addf(&event, ",\"rows\":%s", rows.data);
-        send_event(&event);
-      }
-    }
-    if (session->evidence) session->evidence(session);
+    afterwards(runtime, session, buffers);
     if (session->better) send_loaded(session, import_ns, load_ns, true);
   }
-  send_done(session, &done);
+  Text event = {0};
+  begin(&event, "done");
+  add(&event, done.data);
+  send_event(&event);
 }
 
 int child_main(const char *folder, int index, int fd) {
@@ -552,7 +571,9 @@ int child_main(const char *folder, int index, int fd) {
   for (int i = 0; i < index && entry; i++) entry = entry->next;
   if (!entry) fail("bad_job", NULL, "job.json has no repetition %d", index);
   current_repetition = (int)member(entry, "repetition")->number;
-  repetition(member(member(job, "trials"), member(entry, "trial")->text));
+  const Json *trial = member(member(job, "trials"), member(entry, "trial")->text), *asked = member(trial, "profile"), *here = member(entry, "profile");
+  profiled = asked && asked->truth && !(here && here->type == JSON_BOOL && !here->truth);
+  repetition(trial);
   /* A driver that dies while it unloads must not take a finished repetition with it: nothing is unloaded. */
   _exit(0);
 }

@@ -228,6 +228,7 @@ static void probe(Text *entry) {
 static bool profile(Session *session, void *const *buffers, Text *rows) {
   const Json *ops = member(session->script, "ops");
   (void)buffers;
+  fail_if_scripted(session->script, "profile", 0);
   if (is_null(ops) || !ops->count) return false;
   add_json(rows, ops);
   return true;
