@@ -7,7 +7,9 @@ file called ``onnxruntime.py`` cannot shadow the package; adapters import this m
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from typing import Any, Callable, Dict, List, Optional
 
 Json = Dict[str, Any]
@@ -78,6 +80,30 @@ class Adapter:
     def profile(self, model: str, trial: Json, inputs: Json) -> List[List[Any]]:
         """Return rows of the ``ops`` event from a session of its own, or ``[]`` where the runtime cannot tell."""
         return []
+
+
+def part(name: str) -> Any:
+    """Return the module ``parts/NAME.py``, which several adapters or a large one share."""
+    known = "socbench_part_" + name
+    if known not in sys.modules:
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "parts", name + ".py")
+        spec = importlib.util.spec_from_file_location(known, path)
+        if spec is None or spec.loader is None:
+            raise RuntimeProblem("runtime_broken", f"the agent is incomplete: {path} is not there")
+        sys.modules[known] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[known])
+    return sys.modules[known]
+
+
+def delegate_entry(name: str, accelerator: Optional[str], reason: Optional[str] = None, **more: Any) -> Json:
+    """Return one entry of a probe's ``delegates``; available when there is no ``reason`` against it.
+
+    ``more``: ``emulated``, ``precisions``, ``fix``.
+    """
+    entry = {"delegate": name, "available": reason is None, "accelerator": accelerator, "emulated": False}
+    entry.update(precisions=None, reason=reason, fix=None)
+    entry.update(more)
+    return entry
 
 
 def missing(package: str, error: ImportError, fix: Optional[str] = None) -> RuntimeProblem:

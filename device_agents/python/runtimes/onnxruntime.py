@@ -19,29 +19,18 @@ from socbench_runtime_base import (  # type: ignore[import-not-found]
     RuntimeProblem,
     Session,
     cpu_name,
-    delegate_missing,
     heaviest,
     match_inputs,
     misfit,
     missing,
+    part,
     thread_count,
     wanted_shapes,
 )
 
 Json = Dict[str, Any]
 CPU = "CPUExecutionProvider"
-PROVIDERS = {
-    "cpu:mlas": CPU,
-    "cpu:xnnpack": "XnnpackExecutionProvider",
-    "gpu:cuda": "CUDAExecutionProvider",
-    "gpu:tensorrt": "TensorrtExecutionProvider",
-    "gpu:nv_tensorrt_rtx": "NvTensorRTRTXExecutionProvider",
-    "gpu:coreml": "CoreMLExecutionProvider",
-    "gpu:directml": "DmlExecutionProvider",
-    "gpu:webgpu": "WebGpuExecutionProvider",
-    "npu:qnn": "QNNExecutionProvider",
-    "nnapi": "NnapiExecutionProvider",
-}
+providers = part("ort_providers")
 LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -120,29 +109,30 @@ class OrtSession(Session):  # type: ignore[misc]
 
     def describe(self) -> Json:
         """Return what the session says of itself; delegation is counted on the nodes of the graph."""
-        provider = PROVIDERS[self.trial["delegate"]]
-        nodes = [
-            (str(part.ep_name), len(part.get_nodes())) for part in self.session.get_provider_graph_assignment_info()
-        ]
+        delegate = self.trial["delegate"]
+        provider = providers.PROVIDERS[delegate]
+        nodes = assigned_nodes(self.session)
         total = sum(count for _, count in nodes)
         mine = sum(count for name, count in nodes if name == provider)
         by_provider: Dict[str, int] = {}
         for name, count in nodes:
             by_provider[name] = by_provider.get(name, 0) + count
         delegation = "full" if mine == total else "partial" if mine else "fell_back"
-        cpu = self.trial["delegate"].startswith("cpu:")
+        fell_back = delegation == "fell_back" and total > 0
+        accelerator, emulated = (cpu_name(), False) if fell_back else providers.accelerator(delegate)
+        plain = provider in (CPU, "WebGpuExecutionProvider") or fell_back  # its kernels are of the types of the file
         return {
             "runtime_version": self.ort.__version__,
-            "delegate_effective": "cpu:mlas" if delegation == "fell_back" else self.trial["delegate"],
-            "accelerator": cpu_name() if cpu or delegation == "fell_back" else None,
-            "emulated": False,
+            "delegate_effective": "cpu:mlas" if fell_back else delegate,
+            "accelerator": accelerator,
+            "emulated": emulated,
             "delegation": delegation if total else "unknown",
             "delegation_evidence": "reported" if total else "none",
             "nodes_total": total or None,
             "nodes_delegated": mine if total else None,
-            "partitions": sum(1 for name, _ in nodes if name == provider) if provider != CPU else 1,
-            "precision_effective": "fp32" if self.trial["precision"] == "fp32" and cpu else None,
-            "threads_effective": self.threads,
+            "partitions": _partitions(nodes, provider),
+            "precision_effective": _known_precision(self.trial["precision"], provider, plain),
+            "threads_effective": self.threads if provider == CPU else None,  # others make threads for their own ends
             "inputs": self.inputs,
             "outputs": self.output_specs,
             "details": {"providers": self.session.get_providers(), "nodes_by_provider": by_provider},
@@ -156,6 +146,8 @@ class OrtSession(Session):  # type: ignore[misc]
         if self.adapter.executed is None:
             return {}
         precision, shares = self.adapter.executed
+        if precision is None:
+            return {}  # fused nodes: the profile does not tell
         details = dict(self.describe()["details"], kernel_time_share=shares)
         return {"precision_effective": precision, "details": details}
 
@@ -166,13 +158,6 @@ class OrtSession(Session):  # type: ignore[misc]
 
 def create(ort: Any, model: str, trial: Json, profile_prefix: Optional[str] = None) -> Any:
     """Return an InferenceSession as the trial asks; RuntimeProblem with the reason when it cannot be had."""
-    provider = PROVIDERS.get(trial["delegate"])
-    have = ort.get_available_providers()
-    if provider not in have:
-        names = [name for name, value in PROVIDERS.items() if value in have]
-        raise delegate_missing(
-            "onnxruntime", trial["delegate"], names, "install a build of onnxruntime that carries it"
-        )
     options = ort.SessionOptions()
     options.intra_op_num_threads = trial["threads"]
     options.inter_op_num_threads = 1
@@ -185,11 +170,38 @@ def create(ort: Any, model: str, trial: Json, profile_prefix: Optional[str] = No
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile_prefix
-    providers = [provider] if provider == CPU else [provider, CPU]
+    chosen = providers.choose(ort, options, trial["delegate"], trial)
     try:
-        return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        return ort.InferenceSession(model, options, providers=chosen or None, enable_fallback=0)
     except Exception as error:  # pybind's exceptions share no base below Exception
         raise _problem(error, model, trial["delegate"]) from None
+
+
+def assigned_nodes(session: Any) -> List[Tuple[str, int]]:
+    """Return provider and number of graph nodes for each part that the session made of the model.
+
+    Empty where this version does not tell: nothing is then claimed.
+    """
+    try:
+        return [(str(one.ep_name), len(one.get_nodes())) for one in session.get_provider_graph_assignment_info()]
+    except AttributeError:
+        return []
+
+
+def _partitions(nodes: List[Tuple[str, int]], provider: str) -> Optional[int]:
+    """Return the number of parts; providers that take node by node report each as a part, which tells nothing."""
+    mine = [count for name, count in nodes if name == provider]
+    if provider == CPU or (len(mine) > 1 and max(mine) == 1):
+        return 1 if len(mine) == len(nodes) or provider == CPU else None
+    return len(mine) if nodes else None
+
+
+def _known_precision(precision: str, provider: str, plain: bool) -> Optional[str]:
+    """Return the precision where it needs no profile. Qualcomm's HTP runs quantised nodes in integers, and floats in a
+    precision that it does not tell."""
+    if provider == "QNNExecutionProvider" and precision == "int8":
+        return "int8"
+    return "fp32" if precision == "fp32" and plain else None
 
 
 def _problem(error: Exception, model: str, delegate: str) -> RuntimeProblem:
@@ -197,6 +209,9 @@ def _problem(error: Exception, model: str, delegate: str) -> RuntimeProblem:
     name = os.path.basename(model)
     if kind == "NotImplemented" or re.search(r"not a registered function/op|No Op registered|NOT_IMPLEMENTED", text):
         return RuntimeProblem("op_unsupported", f"ONNX Runtime lacks an operator of {name}: {text}")
+    if "requires f16 but the device does not" in text:
+        message = f"the device behind {delegate} has no fp16, and {name} needs it"
+        return RuntimeProblem("op_unsupported", message, "measure the fp32 file there")
     if re.search(r"[Oo]ut of memory|bad_alloc|Failed to allocate", text):
         return RuntimeProblem("out_of_memory", f"ONNX Runtime has no memory for {name}: {text}")
     if kind == "NoSuchFile":
@@ -290,25 +305,12 @@ class OrtAdapter(Adapter):  # type: ignore[misc]
         self.import_runtime()
         import onnxruntime as ort
 
-        have = ort.get_available_providers()
-        delegates = [
-            {
-                "delegate": name,
-                "available": provider in have,
-                "accelerator": cpu_name() if provider in have and name.startswith("cpu:") else None,
-                "emulated": False,
-                "precisions": ["fp32", "int8"] if name == "cpu:mlas" else None,
-                "reason": None if provider in have else f"this build of onnxruntime has no {provider}",
-                "fix": None if provider in have else "install a build of onnxruntime that carries it",
-            }
-            for name, provider in PROVIDERS.items()
-        ]
         return {
             "runtime": self.name,
             "version": ort.__version__,
             "formats": self.formats,
             "error": None,
-            "delegates": delegates,
+            "delegates": providers.entries(ort),
         }
 
     def load(self, model: str, trial: Json) -> Session:
