@@ -39,6 +39,7 @@ RUNTIMES = os.path.join(HERE, "runtimes")
 SYSFS_ROOT = os.environ.get("SOCBENCH_SYSFS_ROOT", "")
 
 TICK_S = 1.0
+TOO_WARM = "too_warm"
 CLOCK_EVERY_NS = 60 * 10**9
 GAP_NS = 10**9
 FLUSH_NS = 5 * 10**8
@@ -246,6 +247,8 @@ def _check_settings(where, settings):
         _need(f"{where}.{name}", settings.get(name), _is_int(settings.get(name), low), f"an integer from {low}")
     rate = settings.get("rate_hz")
     _need(where + ".rate_hz", rate, rate is None or _is_number(rate, 1e-6), "a number over 0 or null")
+    limit = settings.get("max_temperature_milli_c")
+    _need(where + ".max_temperature_milli_c", limit, limit is None or _is_int(limit, 1), "an integer over 0 or null")
 
 
 def _check_inputs(where, given):
@@ -447,6 +450,7 @@ class Supervisor:
         self.lease_seen_ns = time.monotonic_ns()
         self.baseline = None
         self.last_error = None
+        self.heat = None
         wake_read, wake_write = os.pipe()
         for fd in (wake_read, wake_write):
             os.set_blocking(fd, False)
@@ -528,6 +532,7 @@ class Supervisor:
 
     def _run_child(self, index, entry, members):
         trial = self.job["trials"][entry["trial"]]
+        self._limit_heat(trial)
         kills = oom_kills()
         started_ns = time.monotonic_ns()
         try:
@@ -556,6 +561,25 @@ class Supervisor:
             self._conclude(child, entry, members, late, running, oom_kills() > kills)
         if self.last_error == "disk_full":
             raise DiskFull()  # what follows would meet the same disk
+
+    def _limit_heat(self, trial):
+        """Watch the temperatures of this repetition when its trial has a limit."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.job_dir, TOO_WARM))
+        limit = trial["settings"].get("max_temperature_milli_c")
+        self.heat = None if limit is None else load_telemetry().HeatLimit(limit)
+
+    def _watch_heat(self, line):
+        """Have the child stop measuring once the limit is reached: it looks for a file between two batches."""
+        reached = self.heat.reached(json.loads(line).get("rows") or [])
+        if reached is None:
+            return
+        self.heat = None
+        with contextlib.suppress(OSError), open(os.path.join(self.job_dir, TOO_WARM), "wb"):
+            pass
+        source, value = reached
+        text = f"stopped measuring: {source} reached {value / 1000:.1f} degrees C"
+        self.events.append(b"{" + self.current + encode("log", {"level": "info", "text": text})[1:])
 
     def _over(self):
         """The child has ended, or has said all it has to say and does not leave within five seconds."""
@@ -663,6 +687,8 @@ class Supervisor:
         if kind in (b"done", b"error"):
             self.finished = time.monotonic_ns()
         self.events.append(b"{" + self.current + line[1:])
+        if kind == b"telemetry" and self.heat is not None and self.child is not None:
+            self._watch_heat(line)
 
     def _clock(self, gap_ns):
         self.last_clock_ns, wall_ns = clock_pair()
@@ -1076,6 +1102,9 @@ def measure(run, clock, waiter, settings, buffers, out):
             out.samples("measured", buffers.starts[:used], buffers.ends[:used], buffers.lates[:used] if rate else None)
             used = 0
             flushed_ns = clock()
+            if os.path.exists(TOO_WARM):
+                stopped_by = "max_temperature"
+                break
         stop_ns = min(begin_ns + (min_ns if enough else max_ns), begin_ns + max_ns, flushed_ns + FLUSH_NS)
         room = min(buffers.size - used, (max_count if enough else min(min_count, max_count)) - count)
         before = used

@@ -18,6 +18,7 @@ ROOT = os.environ.get("SOCBENCH_SYSFS_ROOT", "")
 COMMAND_TIMEOUT_S = 8.0
 ABSOLUTE_ZERO_MILLI_C = -273150
 HOTTEST_MILLI_C = 1000000
+HOTTEST_CREDIBLE_MILLI_C = 120000
 TEMPERATURE = "temperature_milli_c"
 THERMAL_TYPES = {
     0: "cpu",
@@ -223,10 +224,83 @@ def _rapl(sensors):
         sensors.add("energy_uj", name, path + "/energy_uj")
 
 
+class HeatLimit:
+    """Says when a temperature reaches a limit. A sensor counts once its value has changed: a stuck one says nothing."""
+
+    def __init__(self, limit_milli_c):
+        self.limit_milli_c = limit_milli_c
+        self.first = {}
+        self.alive = set()
+
+    def reached(self, rows):
+        """Take telemetry rows; return ``(source, value)`` of the first that is at or over the limit, or None."""
+        for row in rows:
+            kind, source, value = row[1], row[2], row[3]
+            if kind != TEMPERATURE or value is None or not 0 < value < HOTTEST_CREDIBLE_MILLI_C:
+                continue
+            if self.first.setdefault(source, value) != value:
+                self.alive.add(source)
+            if source in self.alive and value >= self.limit_milli_c:
+                return source, value
+        return None
+
+
+def throttled_us(pid):
+    """Return ``{group: microseconds}`` that CPU quotas of a process's control groups have held tasks back so far."""
+    found = {}
+    for line in (text_of(f"{ROOT}/proc/{pid}/cgroup") or "").splitlines():
+        parts = line.split(":", 2)
+        if len(parts) != 3 or not (parts[1] == "" or "cpu" in parts[1].split(",")):
+            continue
+        mounts = ("", "/unified") if parts[1] == "" else ("/" + parts[1], "/cpu", "/cpu,cpuacct")
+        bases = [ROOT + "/sys/fs/cgroup" + mount for mount in mounts]
+        base = next((path for path in bases if os.path.exists(path + "/cgroup.procs")), None)
+        path = parts[2].rstrip("/")
+        while base is not None:
+            text = text_of(base + path + "/cpu.stat") or ""
+            for key, value in re.findall(r"^(throttled_usec|throttled_time) (\d+)", text, re.M):
+                found[path or "/"] = int(value) // (1 if key == "throttled_usec" else 1000)
+            if not path:
+                break
+            path = path.rpartition("/")[0]
+    return found
+
+
+def children_of(pid):
+    """Return the children of a process, from its main thread's list (our supervisor has one thread)."""
+    text = text_of(f"/proc/{pid}/task/{pid}/children") or ""
+    return [int(word) for word in text.split()]
+
+
+def cpu_ticks(pid):
+    """Return the CPU time of a process in clock ticks, with that of the children it has buried; 0 once it is gone."""
+    fields = (text_of(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) if len(fields) > 14 else 0
+
+
+class OwnWork:
+    """What the processes of this agent use of the CPU, so that the rest can be told: supervisor, repetition, we."""
+
+    def __init__(self):
+        self.supervisor = os.getppid()
+
+    def repetition(self):
+        """Return the pid of the repetition under way, or None."""
+        return next((pid for pid in children_of(self.supervisor) if pid != os.getpid()), None)
+
+    def ticks(self):
+        """Return the CPU time that all of them have used, in clock ticks."""
+        return sum(map(cpu_ticks, [self.supervisor, *children_of(self.supervisor)]))
+
+
 class Meter:
     """Turns all sources into rows; an absence is one row, until the sensor answers again."""
 
     def __init__(self):
+        self.own = OwnWork()
+        self.own_ticks = None
+        self.states = {}
+        self.asks_headroom = is_android()
         self.sensors = find_sensors()
         self.rails = find_rails()
         self.failed = {}
@@ -259,6 +333,7 @@ class Meter:
             value, reason = sensor.read()
             self._take(rows, t_ns, sensor.kind, sensor.source, value, reason)
         self._load(rows, t_ns)
+        self._quota(rows, t_ns)
         self._memory(rows, t_ns)
         return rows
 
@@ -278,7 +353,26 @@ class Meter:
                 rows.append([t_ns, "battery_charging", name, int(text.lower() in ("charging", "full"))])
         for kind, source, value, reason in android_facts():
             self._take(rows, t_ns, kind, source, value, reason)
+        if self.asks_headroom:
+            value = parse_headroom(command_text(["cmd", "thermalservice", "headroom", "0"]) or "")
+            self.asks_headroom = value is not None
+            self._take(rows, t_ns, "thermal_headroom_ppm", "thermalservice", value, "not told by this Android")
+        self._time_in_state(rows, t_ns)
         return rows
+
+    def _time_in_state(self, rows, t_ns):
+        """How long each clock was used since boot, told again when it has grown: it costs the device nothing."""
+        for path in by_number("/sys/devices/system/cpu/cpufreq/policy*/stats/time_in_state"):
+            policy = path.split("/")[-3]
+            for khz, ticks in re.findall(r"^(\d+) (\d+)$", text_of(path, 16384) or "", re.M):
+                source = f"{policy}:{khz}"
+                if self.states.get(source) != ticks:
+                    self.states[source] = ticks
+                    rows.append([t_ns, "time_in_state_ms", source, int(ticks) * 10])
+
+    def _quota(self, rows, t_ns):
+        for group, value in throttled_us(self.own.repetition() or os.getpid()).items():
+            rows.append([t_ns, "quota_throttled_us", "cgroup:" + group, value])
 
     def _take(self, rows, t_ns, kind, source, value, reason):
         key = (kind, source)
@@ -295,13 +389,16 @@ class Meter:
         fields = os.pread(self.stat, 256, 0).split(b"\n")[0].split()
         if len(fields) < 8:
             return
+        own = self.own.ticks()
         numbers = [int(field) for field in fields[1:9]]
         total, idle = sum(numbers), numbers[3] + numbers[4]
         if self.busy is not None and total > self.busy[0]:
             span = total - self.busy[0]
-            permille = 1000 * (span - (idle - self.busy[1])) // span
-            rows.append([t_ns, "cpu_busy_permille", "cpu", max(0, min(1000, permille))])
-        self.busy = (total, idle)
+            busy = span - (idle - self.busy[1])
+            rows.append([t_ns, "cpu_busy_permille", "cpu", max(0, min(1000, 1000 * busy // span))])
+            others = busy - (own - self.own_ticks)
+            rows.append([t_ns, "other_busy_permille", "cpu", max(0, min(1000, 1000 * others // span))])
+        self.busy, self.own_ticks = (total, idle), own
 
     def _memory(self, rows, t_ns):
         if self.meminfo is None:
@@ -339,6 +436,16 @@ def parse_thermalservice(text):
     if not found or not any(row[0] == TEMPERATURE for row in rows):
         rows.append([TEMPERATURE, "thermalservice", None, "no sensor"])
     return rows
+
+
+def parse_headroom(text):
+    """Return the thermal headroom in millionths (1,000,000: severe throttling begins), or None where there is none.
+
+    Newer Androids answer ``cmd thermalservice headroom 0`` with ``Headroom in 0 seconds: 0.53``, or NaN.
+    """
+    found = re.search(r"^Headroom in \d+ seconds: (\S+)", text, re.M)
+    milli = _milli(found.group(1)) if found else None
+    return None if milli is None else milli * 1000
 
 
 def _milli(text):
@@ -389,9 +496,14 @@ def is_android():
 
 def dumpsys(service):
     """Return what ``dumpsys SERVICE`` prints, or None."""
+    return command_text(["dumpsys", service])
+
+
+def command_text(argv):
+    """Return what a command prints, or None when it cannot be run."""
     try:
         done = subprocess.run(
-            ["dumpsys", service], stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -53,6 +53,12 @@ PACKAGES: Final = {
 }
 
 
+_ENDLESS: Final = 1_000_000_000
+"""A sustained run ends by its time; this many inferences of 0.1 ms would take a day."""
+_SUSTAINED_WARMUP_S: Final = 2.0
+"""Warming up warms the device as well: a sustained run is to begin cold."""
+
+
 def is_external(delegate: str) -> bool:
     """``npu:FILE``: an external delegate of LiteRT, a shared library."""
     return delegate.startswith("npu:") and ("/" in delegate or delegate.endswith(".so"))
@@ -82,7 +88,16 @@ def settings_of(request: RunRequest, suite: Suite | None, scenario: str) -> Meas
         settings = dataclasses.replace(settings, rate_hz=request.rate_hz)
     if scenario == "sustained":
         duration = request.duration_s or 600.0
-        settings = dataclasses.replace(settings, min_time_s=duration, max_time_s=duration, min_count=1)
+        limit_c = request.max_temperature_c
+        settings = dataclasses.replace(
+            settings,
+            min_time_s=duration,
+            max_time_s=duration,
+            min_count=1,
+            max_count=_ENDLESS,
+            warmup_max_s=min(settings.warmup_max_s, _SUSTAINED_WARMUP_S),
+            max_temperature_milli_c=None if limit_c is None else round(1000 * limit_c),
+        )
     return settings
 
 

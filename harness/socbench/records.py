@@ -118,6 +118,7 @@ class MeasuringSettings:
     warmup_min_count: int = 5
     max_count: int = 2_000_000
     rate_hz: float | None = None
+    max_temperature_milli_c: int | None = None
 
 
 @dataclass(frozen=True)
