@@ -184,7 +184,7 @@ def test_large_events_come_whole(link: Link) -> None:
     transport = link.open()
     path = Path(transport.root) / "large"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = os.urandom(20_000_000)
+    content = os.urandom(6_000_000)
     path.write_bytes(content)
     assert follow_until(transport, PurePosixPath(path), 3, len(content) - 3) == content[3:]
     path.unlink()

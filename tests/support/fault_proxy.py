@@ -113,8 +113,17 @@ class FaultProxy:
                 continue
             with self._lock:
                 self._sockets |= {client, device}
-            for way, source, sink in (("up", client, device), ("down", device, client)):
-                threading.Thread(target=self._pump, args=(way, source, sink), daemon=True).start()
+            threading.Thread(target=self._join, args=(client, device), daemon=True).start()
+
+    def _join(self, client: socket.socket, device: socket.socket) -> None:
+        back = threading.Thread(target=self._pump, args=("down", device, client), daemon=True)
+        back.start()
+        self._pump("up", client, device)
+        back.join()
+        with self._lock:
+            self._sockets -= {client, device}
+        client.close()
+        device.close()
 
     def _pump(self, way: str, source: socket.socket, sink: socket.socket) -> None:
         for one in (source, sink):

@@ -194,6 +194,12 @@ def test_clusters_are_told_apart_by_clock_and_by_part() -> None:
     assert [cluster.cpus for cluster in clusters_of(tensor, {})] == [(0, 1, 2, 3), (4, 5, 6, 7), (8,)]
 
 
+def test_offline_cpu_belongs_to_the_cluster_with_its_clock() -> None:
+    cpus = [{"cpu": cpu, "max_khz": 1_704_000} for cpu in range(4)]
+    names = dict.fromkeys(range(3), "Cortex-A510")
+    assert clusters_of(cpus, names) == (CoreCluster((0, 1, 2, 3), "Cortex-A510", 1_704_000),)
+
+
 THREE = (
     CoreCluster((0, 1, 2, 3), "Cortex-A55", 1_804_800),
     CoreCluster((4, 5, 6), "Cortex-A78", 2_419_200),

@@ -26,10 +26,19 @@ def clusters_of(cpus: Iterable[Json], names: Mapping[int, str]) -> tuple[CoreClu
     groups: dict[tuple[int, int, str], list[int]] = defaultdict(list)
     for cpu, entry in seen.items():
         groups[_positive(entry.get("max_khz")), _positive(entry.get("capacity")), names.get(cpu, "")].append(cpu)
+    _name_offline(groups)
     return tuple(
         CoreCluster(tuple(sorted(members)), name or None, max_khz or None)
         for (max_khz, _, name), members in sorted(groups.items(), key=lambda item: (item[0], item[1]))
     )
+
+
+def _name_offline(groups: dict[tuple[int, int, str], list[int]]) -> None:
+    """Move CPUs that show no core name (they are offline) to the one cluster that has their clock."""
+    for key in [key for key in groups if key[0] and not key[2]]:
+        same = [other for other in groups if other[0] == key[0] and other[2]]
+        if len(same) == 1:
+            groups[same[0]].extend(groups.pop(key))
 
 
 def _positive(value: object) -> int:
