@@ -7,11 +7,11 @@ import difflib
 from socbench.errors import UsageError
 from socbench.transports.base import Transport
 
-KINDS = ("local", "ssh", "adb", "fake")
+KINDS = ("local", "ssh", "adb", "adb-direct", "fake")
 
 
 def open_transport(address: str) -> Transport:
-    """Open the channel to ``local``, ``ssh:[user@]host[:port]``, ``adb:SERIAL`` or ``fake:NAME``.
+    """Open the channel to ``local``, ``ssh:[user@]host[:port]``, ``adb:SERIAL``, ``adb-direct:HOST`` or ``fake:NAME``.
 
     Raises:
         UsageError: no such kind of address.
@@ -34,6 +34,10 @@ def open_transport(address: str) -> Transport:
         from socbench.transports.adb import AdbTransport
 
         return AdbTransport(name)
+    if kind == "adb-direct" and name:
+        from socbench.transports.adb_direct import AdbDirectTransport
+
+        return AdbDirectTransport(name)
     nearest = difflib.get_close_matches(kind, KINDS, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest and nearest[0] != kind else ""
     raise UsageError(f"{address!r} is not a device: write local, ssh:user@host, adb:SERIAL or fake:NAME{hint}")

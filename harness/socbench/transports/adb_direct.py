@@ -160,7 +160,7 @@ class AdbDirectTransport:
     ) -> Completed:
         """Run a line; its exit code comes behind a marker that no output can know beforehand."""
         mark = secrets.token_hex(8)
-        text = self._call(deadline, "shell", f"({line}) 2>&1; echo {mark}$?", decode=False)
+        text = self._call(deadline, "exec_out", f"({line}) 2>&1; echo {mark}$?", decode=False)
         found = re.search(rb"%s([0-9]{1,3})\r?\n?$" % mark.encode(), text)
         if not found:
             raise ChannelError(f"the connection to {self.address} broke before `{argv[0]}` ended")
@@ -173,7 +173,7 @@ class AdbDirectTransport:
         deadline.check()
         exceptions = _package("adb_shell.exceptions")
         wait = max(0.1, deadline.remaining_s)
-        if method == "shell":
+        if method == "exec_out":
             options["timeout_s"] = wait
         with self._lock:
             try:

@@ -25,6 +25,7 @@ command itself writes to the channel's standard error: shells report the feeder'
 
 _DETACHED = r"""
 log=$1; shift
+trap '' HUP
 mkdir -p -- "${log%/*}" || exit 1
 command -v setsid >/dev/null 2>&1 && own=setsid || own=nohup
 $own "$@" </dev/null >>"$log" 2>&1 &
