@@ -23,6 +23,7 @@ class Context:
     sessions: dict[str, str]
     metric: str
     metric_is_fraction: bool
+    shared_codes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,14 @@ def context(rows: Sequence[TrialRow]) -> Context:
         sessions=_session_names(rows),
         metric=names.metric_title(metrics.pop()) if len(metrics) == 1 else "accuracy",
         metric_is_fraction=all(abs(value) <= 1 for value in values),
+        shared_codes=_shared_codes(rows),
     )
+
+
+def _shared_codes(rows: Sequence[TrialRow]) -> frozenset[str]:
+    """Reasons that every measured row of a table of three and more has: said once above it, not in each row."""
+    measured = [{reason.code for reason in row.reasons} for row in rows if ranking.is_measured(row)]
+    return frozenset(set.intersection(*measured)) if len(measured) >= 3 else frozenset()
 
 
 def ran_on(row: TrialRow, ctx: Context) -> str:
@@ -142,8 +150,8 @@ def fidelity_cell(row: TrialRow, ctx: Context) -> str:
 
 
 def notes_cell(row: TrialRow, ctx: Context) -> str:
-    """What speaks against the row, in words; notes are told below the tables."""
-    codes = [reason.code for reason in row.reasons if reason.level != "note"]
+    """What speaks against the row, in words; notes are told below the tables, what all rows share above them."""
+    codes = [reason.code for reason in row.reasons if reason.level != "note" and reason.code not in ctx.shared_codes]
     said = list(dict.fromkeys(names.plain(code.replace("_", " "), 40) for code in codes))
     return f"{', '.join(said[:2])} and {len(said) - 2} more" if len(said) > 2 else ", ".join(said)
 
@@ -244,6 +252,10 @@ def constants(rows: Sequence[TrialRow], ctx: Context) -> list[tuple[str, str]]:
     repetitions = {row.repetitions for row in measured}
     if repetitions:
         said.append(("repetitions", "1" if repetitions == {1} else _span(repetitions)))
+    levels = {reason.code: reason.level for row in rows for reason in row.reasons}
+    shared = sorted(code for code in ctx.shared_codes if levels.get(code) != "note")
+    if shared:
+        said.append(("every row:", ", ".join(names.plain(code.replace("_", " "), 40) for code in shared)))
     return said
 
 
