@@ -1129,6 +1129,7 @@ class Counters:
         self.involuntary = usage.ru_nivcsw
         self.busy_ns = busy_ns()
         self.throttled_ns = quota_throttled_ns()
+        self.delays_ns = run_delays_ns()
 
     def since(self, before):
         """Return the members of ``done`` that count from ``before`` to here."""
@@ -1142,7 +1143,14 @@ class Counters:
             "involuntary_switches": self.involuntary - before.involuntary,
             "busy_ns": minus(self.busy_ns, before.busy_ns),
             "quota_throttled_ns": minus(self.throttled_ns, before.throttled_ns),
+            "run_delay_ns": self._delayed(before),
         }
+
+    def _delayed(self, before):
+        """Threads that began in between count from their beginning, those that ended do not count."""
+        if self.delays_ns is None or before.delays_ns is None:
+            return None
+        return sum(delay - before.delays_ns.get(thread, 0) for thread, delay in self.delays_ns.items())
 
 
 def busy_ns():
@@ -1152,6 +1160,16 @@ def busy_ns():
         return None
     user, nice, system, _, _, irq, softirq = map(int, fields[1:8])
     return (user + nice + system + irq + softirq) * (10**9 // os.sysconf("SC_CLK_TCK"))
+
+
+def run_delays_ns():
+    """Return ``{thread: ns}`` that our threads were ready and waited for a core, or None where the kernel keeps none."""
+    delays = {}
+    for path in glob.glob(SYSFS_ROOT + "/proc/self/task/*/schedstat"):
+        fields = (read_text(path, 256) or "").split()
+        if len(fields) == 3:
+            delays[path.split("/")[-2]] = int(fields[1])
+    return delays or None
 
 
 def quota_throttled_ns():

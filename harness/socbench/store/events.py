@@ -36,6 +36,7 @@ _DONE_INTEGERS: Final = (
     "involuntary_switches",
     "busy_ns",
     "quota_throttled_ns",
+    "run_delay_ns",
 )
 DELEGATIONS: Final = ("full", "partial", "fell_back", "unknown")
 EVIDENCES: Final = ("reported", "counted", "inferred", "none")

@@ -198,7 +198,7 @@ def damaged_files(folders: Sequence[Path], *, footers_only: bool = False) -> dic
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from socbench.store.schema import FORMAT_KEY, TABLES, schema
+    from socbench.store.schema import ADDED, FORMAT_KEY, TABLES, schema
 
     found: dict[Path, str] = {}
     for folder in folders:
@@ -215,7 +215,7 @@ def damaged_files(folders: Sequence[Path], *, footers_only: bool = False) -> dic
                     found[path] = f"{path} is damaged and was skipped ({reason})"
                     continue
                 version = (there.metadata or {}).get(FORMAT_KEY, b"0")
-                lacking = sorted(set(schema(table).names) - set(there.names))
+                lacking = sorted(set(schema(table).names) - set(there.names) - ADDED.get(table, frozenset()))
                 if version.isdigit() and int(version) > FORMAT_VERSION:
                     found[path] = f"{path} has format {version.decode()}, newer than this socbench reads; skipped"
                 elif lacking:
@@ -254,7 +254,7 @@ def _connection(folders: Sequence[Path], skipped: frozenset[Path]) -> duckdb.Duc
 
 def _view(folders: Sequence[Path], table: str, skipped: frozenset[Path]) -> str:
     """Return the query of one table's view: sealed files and parts, the session's id read off the path."""
-    from socbench.store.schema import schema
+    from socbench.store.schema import ADDED, schema
 
     queries = []
     columns = ", ".join(f'"{name}"' for name in schema(table).names)
@@ -268,10 +268,12 @@ def _view(folders: Sequence[Path], table: str, skipped: frozenset[Path]) -> str:
         ]
         if files:
             names = ", ".join(_literal(_unglobbed(path.as_posix())) for path in files)
-            queries.append(
-                f"SELECT split_part(filename, '/', {depth}) AS session, {columns} "
-                f"FROM read_parquet([{names}], filename = true, hive_partitioning = false)"
-            )
+            options = "filename = true, hive_partitioning = false"
+            source = f"read_parquet([{names}], {options})"
+            if table in ADDED:  # a column that no file or only some have is null where it is missing
+                files_query = f"SELECT * FROM read_parquet([{names}], {options}, union_by_name = true)"
+                source = f"({_typed_nothing(table)} WHERE false UNION ALL BY NAME {files_query})"
+            queries.append(f"SELECT split_part(filename, '/', {depth}) AS session, {columns} FROM {source}")
     return " UNION ALL ".join(queries) or f"SELECT * FROM ({_typed_nothing(table)}) WHERE false"
 
 
