@@ -175,7 +175,9 @@ class Matrix:
         if "null" not in formats:
             takes = [name for name in takes if name != "null"]
         there = [name for name in takes if self._runtime_missing(name) is None]
-        return there or takes
+        found = there or takes
+        # A sustained run takes its time for every row: it is one row unless more are asked for.
+        return found[:1] if self.request.duration_s is not None else found
 
     def _precisions(self, runtime: str) -> list[str]:
         if self.request.precisions:
@@ -183,6 +185,8 @@ class Matrix:
         if self.model.own_file:
             return [variant.precision for variant in self.model.variants]
         declared = {variant.precision for variant in self.model.variants}
+        if self.request.duration_s is not None:
+            return [name for name in ("fp32", "fp16", "int8", *sorted(declared)) if name in declared][:1]
         return [name for name in ("fp32", "fp16", "int8") if name in declared] or sorted(declared)
 
     def _variant(self, runtime: str, precision: str, suited: list[Variant]) -> tuple[Variant, Failure | None]:

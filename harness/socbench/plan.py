@@ -9,6 +9,7 @@ import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from socbench.environments.catalogue import catalogue
@@ -79,6 +80,7 @@ class RunRequest:
     duration_s: float | None = None
     rate_hz: float | None = None
     max_temperature_c: float | None = None
+    power_log: Path | None = None
     argv: tuple[str, ...] = ()
 
 

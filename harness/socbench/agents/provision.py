@@ -119,6 +119,13 @@ def _read_probe(address: str, wanted: list[DeviceFile], answer: Completed) -> tu
     return missing, _free_bytes(lines[-1].split() if lines else [])
 
 
+def free_bytes(channel: Channel, *, deadline: Deadline) -> int | None:
+    """Return how much room the device has under socbench's folder, ``None`` where it does not say."""
+    command = ["sh", "-c", 'mkdir -p "$1" && df -Pk "$1" | tail -n 1', "sh", str(channel.transport.root)]
+    answer = channel.retry(lambda transport: transport.run(command, deadline=deadline))
+    return _free_bytes(answer.stdout.decode("utf-8", "replace").split())
+
+
 def _free_bytes(df: list[str]) -> int | None:
     """Return the free bytes of the last line of ``df -Pk``: the number before the one with the per cent sign."""
     for before, word in pairwise(df):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from socbench.analysis.cooling import believed, covers, exponential
 from socbench.records import TelemetrySeries
 
 Cause = Literal["clock_cap", "thermal_status", "cpu_quota", "contention", "unknown"]
@@ -65,6 +66,8 @@ class SustainedAnalysis:
     temperature_rise_milli_c: int | None
     temperature_time_constant_s: float | None
     evidence: str | None
+    longest_pause_s: float | None = None
+    minute_p50_ns: tuple[float | None, ...] = ()
     segments: tuple[Segment, ...] = field(default=(), repr=False)
 
 
@@ -219,13 +222,12 @@ def _running_median(values: Floats, width: int) -> Floats:
     return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1))
 
 
-def _minutes(since: Floats, latency_ns: Ints) -> tuple[float, float] | None:
-    edges = np.arange(0.0, float(since[-1]) + 1e-9, 60.0)
-    if len(edges) < 2:
-        return None
-    cuts = np.searchsorted(since, edges)
-    medians = [float(np.median(latency_ns[a:b])) for a, b in pairwise(cuts) if b - a >= 5]
-    return (min(medians), max(medians)) if medians else None
+def _minutes(since: Floats, latency_ns: Ints) -> tuple[float | None, ...]:
+    """Return the median of every full minute, None for one with fewer than five inferences; a last part counts from
+    57 s on, since a run ends with the inference under way."""
+    whole = int((float(since[-1]) + float(latency_ns[-1]) / 1e9 + 3.0) // 60.0)
+    cuts = np.searchsorted(since, 60.0 * np.arange(whole + 1))
+    return tuple(float(np.median(latency_ns[a:b])) if b - a >= 5 else None for a, b in pairwise(cuts))
 
 
 def _oscillation(segments: tuple[Segment, ...], throttle_at_s: float | None) -> tuple[float | None, float | None]:
@@ -250,16 +252,8 @@ def temperature_rise(series: TelemetrySeries) -> tuple[int, float | None]:
     t = (np.asarray(series.t_ns) - series.t_ns[0]) / 1e9
     tenth = max(1, len(value) // 10)
     rise = int(np.median(value[-tenth:]) - np.min(value[:tenth]))
-    if rise < 2000 or len(value) < 20 or t[-1] < 30:
-        return rise, None
-    taus = np.geomspace(2.0, float(t[-1]), 60)
-    errors = []
-    for tau in taus:
-        basis = np.stack([np.ones_like(t), np.exp(-t / tau)])
-        _, residual, *_ = np.linalg.lstsq(basis.T, value, rcond=None)
-        errors.append(float(residual[0]) if residual.size else math.inf)
-    best = int(np.argmin(errors))
-    return rise, None if best in (0, len(taus) - 1) else float(taus[best])
+    found = exponential(t, value) if rise >= 2000 else None
+    return rise, None if found is None else found.tau_s
 
 
 def _dropped(series: TelemetrySeries, at_ns: int, slack_ns: int) -> bool:
@@ -339,8 +333,9 @@ def analyse_sustained(
     at_s = _throttle_at(segments, base[0], start_ns, latency_ns, since) if base else None
     cause, evidence = cause_of(int(start_ns[0] + at_s * 1e9), telemetry) if at_s is not None else (None, None)
     minutes = _minutes(since, latency_ns)
+    known = [minute for minute in minutes if minute is not None]
     period, depth = _oscillation(segments, at_s)
-    hottest = _hottest(telemetry)
+    hottest = _hottest(telemetry, int(start_ns[0]), int(start_ns[-1]))
     rise, tau = temperature_rise(hottest) if hottest else (None, None)
     throttled: bool | None = False
     if at_s is not None:
@@ -354,26 +349,44 @@ def analyse_sustained(
         throttle_at_s=at_s,
         cause=cause,
         throttled=throttled if base else None,
-        best_minute_p50_ns=minutes[0] if minutes else None,
-        worst_minute_p50_ns=minutes[1] if minutes else None,
-        stability=minutes[0] / minutes[1] if minutes else None,
+        best_minute_p50_ns=min(known, default=None),
+        worst_minute_p50_ns=max(known, default=None),
+        stability=min(known) / max(known) if known else None,
         oscillation_period_s=period,
         oscillation_depth=depth,
         temperature_rise_milli_c=rise,
         temperature_time_constant_s=tau,
         evidence=evidence,
+        longest_pause_s=float(np.max(start_ns[1:] - start_ns[:-1] - latency_ns[:-1])) / 1e9,
+        minute_p50_ns=minutes,
         segments=segments,
     )
 
 
-def _hottest(telemetry: tuple[TelemetrySeries, ...]) -> TelemetrySeries | None:
-    """Return the temperature that rose most, of the sensors that can be believed (0 to 120 degrees, not constant)."""
-    rises: list[tuple[float, TelemetrySeries]] = []
-    for series in telemetry:
-        if series.kind != "temperature_milli_c" or len(series.value) < 3:
-            continue
-        value = np.asarray(series.value)
-        if value.min() <= 0 or value.max() >= 120_000 or value.min() == value.max():
-            continue
-        rises.append((float(value[-1] - value[0]), series))
-    return max(rises, key=lambda pair: pair[0])[1] if rises else None
+def _hottest(telemetry: tuple[TelemetrySeries, ...], from_ns: int, to_ns: int) -> TelemetrySeries | None:
+    """Return the temperature that rose most, of the sensors that can be believed and were read to the end."""
+    found = [believed(series) for series in telemetry if series.kind == "temperature_milli_c"]
+    found = [series for series in found if covers(series, from_ns, to_ns)]
+    return max(found, key=lambda series: int(series.value[-1]) - int(series.value[0]), default=None)
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """How a run at a fixed rate kept it. A frame is missed when it was dropped, or was not done within its period."""
+
+    rate_hz: float
+    rate_achieved_hz: float
+    deadlines: int
+    deadlines_missed: int
+    deadline_missed_share: float
+
+
+def deadlines(start_ns: Ints, latency_ns: Ints, late_ns: Ints, rate_hz: float) -> Deadlines:
+    """Count the deadlines of a paced run (docs/protocol.md): slots of 1 / rate from the first inference on."""
+    period_ns = 1e9 / rate_hz
+    slots = np.rint((start_ns - late_ns - (start_ns[0] - late_ns[0])) / period_ns).astype(np.int64)
+    total = int(slots[-1]) + 1
+    on_time = int(np.count_nonzero(late_ns + latency_ns <= period_ns))
+    span_s = float(start_ns[-1] + latency_ns[-1] - start_ns[0]) / 1e9
+    missed = max(0, total - on_time)
+    return Deadlines(rate_hz, len(start_ns) / span_s if span_s > 0 else 0.0, total, missed, missed / total)

@@ -121,7 +121,9 @@ def verdict(facts: TrialFacts) -> Verdict | None:
     checks: list[Callable[[TrialFacts], Found]] = [_output, _execution]
     if timed:
         checks += [_samples, _contention, _heat, _power]
-    reasons = [Reason(code, ADVICE[code][0], text, ADVICE[code][1]) for check in checks for code, text in check(facts)]
+    reasons = [
+        Reason(code, _level(code, facts), text, ADVICE[code][1]) for check in checks for code, text in check(facts)
+    ]
     order = {"invalid": 0, "suspect": 1, "note": 2}
     reasons.sort(key=lambda reason: (order[reason.level], list(ADVICE).index(reason.code)))
     levels = {reason.level for reason in reasons}
@@ -129,6 +131,11 @@ def verdict(facts: TrialFacts) -> Verdict | None:
         "invalid" if "invalid" in levels else "suspect" if "suspect" in levels else "valid"
     )
     return Verdict(named, tuple(reasons))
+
+
+def _level(code: str, facts: TrialFacts) -> Level:
+    """A sustained run that was cut is true as far as it goes; half a set of repetitions is not what was asked for."""
+    return "suspect" if code == "interrupted" and facts.scenario == "sustained" else ADVICE[code][0]
 
 
 def _output(facts: TrialFacts) -> Found:
@@ -152,7 +159,9 @@ def _output(facts: TrialFacts) -> Found:
 def _execution(facts: TrialFacts) -> Found:
     done = facts.repetitions
     if facts.status == "interrupted":
-        yield "interrupted", f"ended after {len(done)} finished repetitions"
+        lasting = facts.scenario == "sustained"
+        ended = "cut before its end: what was measured until then is analysed"
+        yield "interrupted", ended if lasting else f"ended after {len(done)} finished repetitions"
     if any(one.delegation == "fell_back" for one in done):
         ran = next((one.delegate_effective for one in done if one.delegation == "fell_back"), None)
         yield "fell_back", f"{facts.delegate} was asked for, {ran or 'something else'} ran"

@@ -57,6 +57,7 @@ class PlainProgress(LogProgress):
     def __init__(self, stream: Any = None) -> None:
         super().__init__(stream)
         self._shown: dict[str, tuple[str, int | None]] = {}
+        self._minutes: dict[str, int] = {}
 
     def _line(self, text: str) -> None:
         super()._line(printable(text))
@@ -65,11 +66,22 @@ class PlainProgress(LogProgress):
         """Print one line for each repetition, when its device first reports it."""
         if state.trial is None:
             return
+        self._tell_lasting(state)
         now = (state.trial.trial, state.repetition)
         if self._shown.get(state.device) != now:
             self._shown[state.device] = now
             left = f", {_left(state.left_s)}" if state.left_s is not None else ""
             self._line(f"[{min(state.done + 1, state.total)}/{state.total}] {state.device} {what(state)}{left}")
+
+    def _tell_lasting(self, state: DeviceProgress) -> None:
+        """Print where a sustained run is, once a minute of its own time."""
+        if state.latency_ns is None or state.left_s is None or state.left_s < 1:
+            return
+        minute = int(state.left_s // 60)
+        if self._minutes.get(state.device) not in (None, minute):
+            warm = "" if state.temperature_milli_c is None else f", {state.temperature_milli_c / 1000:.0f} °C"
+            self._line(f"{state.device} {_lasting(state)}{warm}, {_left(state.left_s)}")
+        self._minutes[state.device] = minute
 
     def trial_ended(self, trial: TrialPlan, status: str, failure: Failure | None) -> None:
         """Print a trial that failed, why and what to do; the others have had their lines."""
@@ -151,7 +163,9 @@ def device_line(state: DeviceProgress, width: int, *, age_s: float = 0.0) -> str
     device = _cut(printable(state.device), max(8, width // 3))
     place = f"{min(state.done + 1, state.total) if state.trial else state.done}/{state.total}"
     doing = _PHASES.get(state.phase, state.phase.replace("_", " "))
-    if state.inferences_per_s:
+    if state.latency_ns is not None:
+        doing = _lasting(state)
+    elif state.inferences_per_s:
         doing = f"{_rate(state.inferences_per_s)}/s"
     warm = "" if state.temperature_milli_c is None else f"{state.temperature_milli_c / 1000:.0f} °C"
     subject = printable(what(state) or state.detail)
@@ -185,6 +199,16 @@ def name(trial: TrialPlan) -> str:
 
 def _cut(text: str, room: int) -> str:
     return text if len(text) <= room else text[: max(0, room - 1)] + "…" * (room > 0)
+
+
+def _lasting(state: DeviceProgress) -> str:
+    """Return what a sustained run shows of itself: the latency now, and by how much it is slower than at first."""
+    from socbench.render.numbers import in_sentence
+
+    shown = in_sentence(state.latency_ns or 0.0)
+    if state.slowdown is None:
+        return shown
+    return f"{shown}, {state.slowdown:.2f} times as slow" if state.slowdown >= 1.1 else f"{shown}, not slowed"
 
 
 def _rate(value: float) -> str:

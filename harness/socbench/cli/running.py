@@ -45,6 +45,23 @@ def run_and_show(request: RunRequest, *, resume: str | None, store: Path, as_jso
     return result.exit_code
 
 
+def run_lasting(request: RunRequest, *, store: Path, as_json: bool) -> int:
+    """Run a sustained session and print what came of it; returns the exit code.
+
+    JSON is one object a trial: what identifies it, then the members of its ``thermal`` (without its segments).
+    """
+    if not as_json:
+        return run_and_show(request, resume=None, store=store, as_json=False)
+    from socbench import results
+    from socbench.render.tables import sustained_json
+    from socbench.session import run_session
+
+    with watching() as progress:
+        result = run_session(request, store=store, progress=progress)
+    print_json(sustained_json(results.trial_rows(store, result.session)))
+    return result.exit_code
+
+
 def show_results(session: str, *, store: Path, as_json: bool) -> None:
     """Print a session's rows: JSON, or the answer in sentences, a table a model and the warnings."""
     from socbench import results

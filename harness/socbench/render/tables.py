@@ -35,6 +35,21 @@ def _row_json(row: TrialRow) -> Json:
     return cleaned
 
 
+_SUSTAINED: Final = (
+    *("session", "trial", "device", "device_name", "soc", "model", "variant", "runtime", "delegate", "precision"),
+    *("threads", "cores", "status", "error", "verdict", "reasons", "samples", "latency_p50_ns"),
+)
+
+
+def sustained_json(rows: Sequence[TrialRow]) -> list[Json]:
+    """The rows of sustained runs as ``sustained --json`` prints them: the row's key, then its thermal analysis."""
+    out = []
+    for one in rows_json(rows):
+        thermal = {name: value for name, value in (one["thermal"] or {}).items() if name != "segments"}
+        out.append({**{name: one[name] for name in _SUSTAINED}, **thermal})
+    return out
+
+
 def compare_json(pairs: Sequence[ComparedPair]) -> list[Json]:
     """The pairs as ``compare --json`` prints them: the key's fields first, then the ratio and the decision."""
     out = []

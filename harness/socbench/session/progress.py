@@ -14,6 +14,7 @@ class DeviceProgress:
     """Where one device is: the repetition under way, how far the device's work is, what is known of its state.
 
     ``phase`` is a phase of docs/protocol.md or ``provision``, ``waiting``, ``reconnecting``, ``ended``.
+    ``latency_ns`` and ``slowdown`` (now over the first minute) are told of sustained runs.
     """
 
     device: str
@@ -26,6 +27,8 @@ class DeviceProgress:
     temperature_milli_c: int | None = None
     left_s: float | None = None
     detail: str = ""
+    latency_ns: float | None = None
+    slowdown: float | None = None
 
 
 class Progress(Protocol):

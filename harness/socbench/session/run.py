@@ -26,6 +26,7 @@ from socbench.session.models import Gathered, Gatherer, build_missing, choose_mo
 from socbench.session.progress import Progress
 from socbench.session.saved import SavedSession, load_saved, save
 from socbench.session.state import LockedProgress, SessionState
+from socbench.session.sustained import check_store_room
 from socbench.session.worker import DeviceWorker
 from socbench.store.writer import SessionWriter, now
 from socbench.transports.base import Deadline
@@ -64,6 +65,7 @@ def run_session(request: RunRequest, *, store: Path, progress: Progress) -> Sess
     runtimes = runtimes_needed(request, models, suite)
     with _terminable(), _held(request, session, runtimes, stop, shared) as devices:
         saved, gathered = _prepare(request, session, models, suite, devices, shared)
+        check_store_room(store, saved.plan.trials)
         writer = SessionWriter.create(store, _document(saved, gathered, devices))
         with writer:
             save(writer.journal, saved)
@@ -290,12 +292,24 @@ def _finish(state: SessionState, devices: list[OpenDevice], workers: list[Device
             f"go on with: socbench run --resume {state.session}"
         )
         return SessionResult(state.session, "interrupted", 130 if state.stop.is_set() else 1, folder)
+    if state.request.power_log is not None:
+        _attach(state, state.request.power_log)
     failed = "failed" in state.statuses.values()
     status = "complete_with_failures" if failed else "complete"
     state.writer.seal(status)
     for device in devices:
         _tidy(device, state.session)
     return SessionResult(state.session, status, 1 if failed else 0, folder)
+
+
+def _attach(state: SessionState, path: Path) -> None:
+    """Add the power meter's log; one that does not fit costs its readings, not what was measured."""
+    from socbench.session.power_log import attach_power_log
+
+    try:
+        state.progress.message(attach_power_log(state, path))
+    except UsageError as problem:
+        state.progress.message(str(problem))
 
 
 def _tidy(device: OpenDevice, session: str) -> None:

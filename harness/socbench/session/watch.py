@@ -13,6 +13,7 @@ from socbench.agents.follow import Head
 from socbench.records import PlannedRepetition
 from socbench.session.progress import DeviceProgress
 from socbench.session.state import SessionState
+from socbench.session.sustained import SustainedWatch
 
 _EVERY_S: Final = 0.1
 
@@ -28,6 +29,8 @@ class DeviceWatch:
         self._done_before: int | None = None
         self._rate_since_s = time.monotonic()
         self._count = 0
+        self._sustained: SustainedWatch | None = None
+        self._unprotected = False
 
     def phase(self, name: str, detail: str = "") -> None:
         """Say what the host itself does with the device."""
@@ -53,12 +56,26 @@ class DeviceWatch:
                 now, phase=head.phase or "", trial=trial, repetition=head.repetition, inferences_per_s=rate, detail=""
             )
             self._rate_since_s, self._count = time.monotonic(), 0
+            lasting = trial is not None and trial.scenario == "sustained" and head.phase == "measure"
+            self._sustained = SustainedWatch(trial) if trial is not None and lasting else None
+            now = replace(now, latency_ns=None, slowdown=None)
         elif head.type == "samples" and bytes(head.latency_ns):
             now = replace(now, inferences_per_s=self._rate(bytes(head.latency_ns).count(b",") + 1))
         elif head.type == "telemetry" and bytes(head.rows):
             now = replace(now, temperature_milli_c=_hottest(head.rows) or now.temperature_milli_c)
+        if head.type == "samples" and self._sustained is not None:
+            now = self._lasting(now, self._sustained, head)
         now = replace(now, done=done, left_s=self._left(done))
         self._show(now, force=head.type == "phase")
+
+    def _lasting(self, now: DeviceProgress, watch: SustainedWatch, head: Head) -> DeviceProgress:
+        """Take samples of a sustained run; say once when its limit of temperature can't work."""
+        watch.samples(head.t_ns, head.latency_ns)
+        limited = watch.trial.settings.max_temperature_milli_c is not None
+        if limited and now.temperature_milli_c is None and watch.slowdown is not None and not self._unprotected:
+            self._unprotected = True
+            self._state.progress.message(f"{now.device} tells no temperature: --max-temp can't stop this run")
+        return replace(now, latency_ns=watch.latency_ns, slowdown=watch.slowdown)
 
     def _rate(self, count: int) -> float | None:
         self._count += count
@@ -67,6 +84,8 @@ class DeviceWatch:
 
     def _left(self, done: int) -> float | None:
         """Return what is left at the pace so far, before the first repetition what the plan estimates."""
+        if self._sustained is not None and self._sustained.left_s is not None:
+            return self._sustained.left_s
         if self._done_before is None:
             self._done_before = done
         paced = done - self._done_before
@@ -88,4 +107,4 @@ def _hottest(rows: msgspec.Raw) -> int | None:
     except msgspec.DecodeError:
         return None
     values = [row[3] for row in found if len(row) > 3 and row[1] == "temperature_milli_c" and isinstance(row[3], int)]
-    return max((value for value in values if -100_000 < value < 300_000), default=None)
+    return max((value for value in values if 0 < value < 120_000), default=None)

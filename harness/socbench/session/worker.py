@@ -18,6 +18,7 @@ from socbench.session.devices import OpenDevice
 from socbench.session.journal import DeviceJournal
 from socbench.session.precision import MOST_REPETITIONS, narrow_enough
 from socbench.session.state import SessionState
+from socbench.session.sustained import check_device_room
 from socbench.session.watch import DeviceWatch
 from socbench.transports.base import Deadline
 
@@ -137,6 +138,7 @@ class DeviceWorker:
         files = [file for trial in {p.trial: None for p in left} for file in self.state.files[trial].files()]
         self._watch.phase("provision")
         self._until_stopped()
+        check_device_room(self.device.channel, [self.state.trials[trial] for trial in {p.trial for p in left}])
         provision(
             self.device.channel,
             files,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import statistics as plain
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
 from socbench.analysis import accuracy as metrics
-from socbench.analysis import statistics, throttling, verdicts
+from socbench.analysis import statistics, verdicts
 from socbench.records import Device, Failure, Json, TelemetrySeries, TrialRow
 from socbench.store.outputs import Outputs
 from socbench.store.reader import Database, read_document
+from socbench.store.thermal import sustained_of
 
 _DELEGATION_ORDER = ("fell_back", "partial", "unknown", "full")
 _DONE_FACTS = tuple(verdicts.RepetitionFacts.__dataclass_fields__)
@@ -109,9 +110,10 @@ class _Session:
         if self.latency_only:
             return row
         row = self._with_answers(row, trial, done)
-        arrays = self._arrays(trial["trial"]) if row.latency_p50_ns is not None else {}
-        if row.scenario == "sustained" and arrays:
-            row = replace(row, thermal=self._thermal(row.device, *next(iter(arrays.values()))))
+        if row.scenario == "sustained":
+            row, arrays = self._lasting(row, trial, done)
+        else:
+            arrays = self._arrays(trial["trial"]) if row.latency_p50_ns is not None else {}
         found = verdicts.verdict(self._verdict_facts(row, trial, done, arrays))
         return row if found is None else replace(row, verdict=found.verdict, reasons=found.reasons)
 
@@ -225,11 +227,25 @@ class _Session:
             if int(number) in self.repetitions.get(trial, {})
         }
 
-    def _thermal(self, device: str, start_ns: Any, latency_ns: Any) -> Json:
-        series = telemetry_series(self.database, self.session, device, int(start_ns[0]), int(start_ns[-1]))
-        found = asdict(throttling.analyse_sustained(start_ns, latency_ns, series))
-        found["segments"] = [dict(segment) for segment in found["segments"]]
-        return found
+    def _lasting(
+        self, row: TrialRow, trial: Json, done: Mapping[int, Json]
+    ) -> tuple[TrialRow, dict[int, tuple[Any, Any]]]:
+        """Return a sustained row with its analysis; one that was cut has the latency of what was measured."""
+        import numpy as np
+
+        found = sustained_of(
+            self.database,
+            self.session,
+            trial,
+            lambda from_ns, to_ns: telemetry_series(self.database, self.session, row.device, from_ns, to_ns),
+        )
+        if found is None:
+            return row, {}
+        row = replace(row, thermal=found.thermal)
+        if row.latency_p50_ns is None:
+            centre = float(np.median(found.latency_ns))
+            row = replace(row, samples=len(found.latency_ns), latency_p50_ns=centre, repetition_medians_ns=(centre,))
+        return row, dict.fromkeys(list(done)[:1], (found.start_ns, found.latency_ns))
 
     def _verdict_facts(
         self, row: TrialRow, trial: Json, done: Mapping[int, Json], arrays: Mapping[int, tuple[Any, Any]]

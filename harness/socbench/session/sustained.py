@@ -1,0 +1,100 @@
+"""What a run that lasts needs of a session beside the usual: room on the disks, and the picture while it goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import msgspec
+
+from socbench.agents.channel import Channel
+from socbench.agents.provision import free_bytes
+from socbench.errors import AgentError, StoreError
+from socbench.records import TrialPlan
+from socbench.transports.base import Deadline
+
+_SAMPLES_HZ: Final = 1000.0
+"""How often a model is taken to run before anything is known of it: 1 ms an inference is a fast one."""
+_DEVICE_BYTES: Final = 14
+"""An inference in an event file: two decimal numbers and their commas."""
+_STORE_BYTES: Final = 50
+"""An inference in the store while a session is open: the device's text, the plain part, the sealed table."""
+_TELEMETRY_BYTES_S: Final = 4000.0
+_RECENT_S: Final = 10.0
+_BASELINE_S: Final = 60.0
+_BASELINE_LEAST_S: Final = 10.0
+
+
+def bytes_needed(trials: Iterable[TrialPlan], bytes_a_sample: int) -> int:
+    """Return about how much the samples and the telemetry of the sustained trials take."""
+    settings = [trial.settings for trial in trials if trial.scenario == "sustained" and trial.excluded is None]
+    return sum(
+        int(one.min_time_s * ((one.rate_hz or _SAMPLES_HZ) * bytes_a_sample + _TELEMETRY_BYTES_S)) for one in settings
+    )
+
+
+def check_store_room(store: Path, trials: Iterable[TrialPlan]) -> None:
+    """Raise StoreError when the store's disk has no room for what the sustained trials will measure."""
+    needed, free = bytes_needed(trials, _STORE_BYTES), shutil.disk_usage(store).free
+    if needed > free:
+        raise StoreError(
+            f"the disk of the results store {store} has {free / 1e6:.0f} MB free and this run may need "
+            f"{needed / 1e6:.0f} MB: make room there, choose a shorter --duration or another --store"
+        )
+
+
+def check_device_room(channel: Channel, trials: Iterable[TrialPlan]) -> None:
+    """Raise AgentError (code ``disk_full``) when a device has no room for the events of its sustained trials."""
+    needed = bytes_needed(trials, _DEVICE_BYTES)
+    if not needed:
+        return
+    free = free_bytes(channel, deadline=Deadline.after(60.0, "the device's free space"))
+    if free is not None and needed > free:
+        raise AgentError(
+            f"{channel.address} has {free / 1e6:.0f} MB free and this run may need {needed / 1e6:.0f} MB: "
+            "make room there or choose a shorter --duration",
+            code="disk_full",
+            advice=f"socbench devices clean {channel.address}",
+        )
+
+
+class SustainedWatch:
+    """The state of one sustained repetition as its samples come in; times are the device's own.
+
+    ``latency_ns`` is the median of the last ten seconds, ``slowdown`` that over the first minute's (known after ten
+    seconds), ``left_s`` what is left of the duration.
+    """
+
+    def __init__(self, trial: TrialPlan) -> None:
+        self.trial = trial
+        self.latency_ns: float | None = None
+        self.slowdown: float | None = None
+        self.left_s: float | None = None
+        self._first_ns: int | None = None
+        self._recent: deque[tuple[int, float]] = deque()
+        self._baseline: list[float] = []
+
+    def samples(self, t_ns: int, latency_ns: msgspec.Raw) -> None:
+        """Take a batch of measured samples (their JSON list); what is no list of numbers is passed over."""
+        try:
+            values = msgspec.json.decode(latency_ns, type=list[int])
+        except msgspec.DecodeError:
+            return
+        if not values:
+            return
+        self._first_ns = t_ns if self._first_ns is None else self._first_ns
+        since_s = (t_ns - self._first_ns) / 1e9
+        middle = float(median(values))
+        self._recent.append((t_ns, middle))
+        while self._recent[0][0] < t_ns - _RECENT_S * 1e9:
+            self._recent.popleft()
+        if since_s <= _BASELINE_S:
+            self._baseline.append(middle)
+        self.latency_ns = float(median(value for _, value in self._recent))
+        if since_s >= _BASELINE_LEAST_S:
+            self.slowdown = self.latency_ns / max(1.0, float(median(self._baseline)))
+        self.left_s = max(0.0, self.trial.settings.min_time_s - since_s)
