@@ -10,7 +10,7 @@ from socbench.errors import ModelError
 from socbench.models.cards import nearest
 from socbench.records import TensorSpec
 
-ENDINGS = {".tflite": "tflite", ".onnx": "onnx", ".xml": "openvino", ".null.json": "null"}
+ENDINGS = {".tflite": "tflite", ".onnx": "onnx", ".xml": "openvino", ".param": "ncnn", ".mnn": "mnn", ".null.json": "null"}
 FILE_LIMIT_BYTES = 2**31 - 1
 
 
@@ -46,7 +46,7 @@ def format_of(path: Path) -> str:
 
 
 def inspect_file(path: Path) -> FileFacts:
-    """Read a .tflite, .onnx, .xml (OpenVINO IR, its .bin beside it) or .null.json file.
+    """Read a .tflite, .onnx, .xml (OpenVINO IR), .param (ncnn; both with their .bin beside), .mnn or .null.json file.
 
     Raises ModelError (one sentence) when it is missing, is no model, is cut off or is of a format that is not known.
     """

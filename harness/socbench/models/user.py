@@ -62,6 +62,11 @@ def user_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) 
     Raises ModelError: no model, or a dimension is open and ``shapes`` does not give it.
     """
     facts = inspect_file(path)
+    if facts.format not in _RUNTIME:
+        raise ModelError(
+            f"{path}: a .{facts.format} file of yours has no reference to hold its answers against; "
+            "use socbench models add with the .onnx file that it was made from"
+        )
     name = _name_of(path)
     form: Any = facts.format
     precision: Any = facts.precision
@@ -72,7 +77,7 @@ def user_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) 
         licence=Licence(weights="unknown", redistribute=False),
         inputs=tuple(Input(name=spec.name, shape=_words(spec), dtype=spec.dtype) for spec in facts.inputs),
         outputs=tuple(Output(name=spec.name, shape=_words(spec)) for spec in facts.outputs),
-        files={form: SourceFile(path=str(path.resolve()), sha256=sha256_of_file(path))},
+        files={form: SourceFile(path=str(path.resolve()), sha256=sha256_of_file(path), precision=precision)},
         tolerance=_TO_ITSELF,
         variants={form: (precision,)},
         probe=Probe(source="seeded", count=1),
