@@ -218,6 +218,16 @@ def cpu_name() -> Optional[str]:
     return platform.machine() or None
 
 
+def cpu_has_fp16() -> bool:
+    """Say whether the CPU computes in fp16 (not only converts), by its flags on Linux."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            words = set(file.read(65536).split())
+    except OSError:
+        return False
+    return bool(words & {"asimdhp", "fphp", "avx512_fp16"})
+
+
 def heaviest(weights: Dict[str, float]) -> Optional[str]:
     """Return the key that carries most of the weight, or None when there is none."""
     return max(weights, key=lambda key: weights[key]) if weights else None
