@@ -23,7 +23,7 @@ void *litert_symbol(void *library, const char *name, const char *path) {
 
 /* Reads what the runtime logged of the first graph: "Replacing N out of M node(s) ... yielding P partitions", "N nodes
  * delegated out of M nodes with P partitions", "selected N ops, from a total of M ops. resulted in P partitions". */
-bool litert_has_counts(const char *log, int *nodes, int *total, int *partitions) {
+bool litert_has_counts(const char *log, bool xnnpack, int *nodes, int *total, int *partitions) {
   static const struct { const char *lead, *between, *before_partitions; } lines[] = {
       {"Replacing ", " out of ", "yielding "}, {" delegate: ", " nodes delegated out of ", " nodes with "}, {"selected ", " ops, from a total of ", "resulted in "}};
   for (size_t i = 0; i < COUNT(lines); i++) {
@@ -31,7 +31,11 @@ bool litert_has_counts(const char *log, int *nodes, int *total, int *partitions)
     bool any = false;
     for (const char *at = log; (at = strstr(at, lines[i].lead)); at++) {
       const char *number = at + strlen(lines[i].lead), *middle = strstr(number, lines[i].between), *end = strchr(number, '\n');
-      const char *last = middle ? strstr(middle, lines[i].before_partitions) : NULL;
+      const char *last = middle ? strstr(middle, lines[i].before_partitions) : NULL, *line = at, *name;
+      while (line > log && line[-1] != '\n') line--;
+      if (line[0] && line[1] == '/') continue; /* logcat's copy of a line */
+      /* XNNPACK may take what the delegate asked for left over: that is the CPU */
+      if (!xnnpack && (name = strstr(line, "XNNPack")) && (!end || name < end)) continue;
       if (!middle || !last || (end && (middle > end || last > end)) || *number < '0' || *number > '9') continue;
       sum += atoi(number);
       *total = atoi(middle + strlen(lines[i].between));
@@ -50,13 +54,22 @@ void litert_described(Session *session, const char *log, const TfliteFacts *fact
   session->nodes_delegated = session->partitions = -1;
   session->delegation = "unknown";
   session->evidence_kind = "none";
-  if (litert_has_counts(log, &nodes, &total, &partitions)) {
+  bool xnnpack = strcmp(session->delegate, "cpu:xnnpack") == 0;
+  if (litert_has_counts(log, xnnpack, &nodes, &total, &partitions)) {
     session->nodes_total = total;
     session->nodes_delegated = nodes;
     session->partitions = partitions;
     session->delegation = nodes == total ? "full" : nodes ? "partial" : "fell_back";
     session->evidence_kind = "reported";
   }
+#if defined(SOCBENCH_BARE_BIONIC) || defined(__ANDROID__)
+  /* On Android these lines are always logged; where there is none, the delegate took nothing */
+  else if (strstr(log, "Initialized TensorFlow Lite runtime")) {
+    session->nodes_delegated = session->partitions = 0;
+    session->delegation = "fell_back";
+    session->evidence_kind = "inferred";
+  }
+#endif
 }
 
 void litert_failed(const char *model, const char *delegate, const char *log, bool resized) {
@@ -92,6 +105,8 @@ static void import(const Json *trial) {
     compiled_folder = folder;
     has_compiled = true;
   }
+  if (!has_compiled && !has_interpreter && (path = find_library(trial, INTERPRETER, &folder)))
+    interpreter_import(path, folder), has_interpreter = true; /* it lacks the delegate, which will be said */
   if (!has_compiled && !has_interpreter)
     fail("runtime_missing", "socbench runtimes fetch PLATFORM, or name the folder that holds it in SOCBENCH_RUNTIMES",
          "none of libLiteRt.so, libtensorflowlite_c.so and libtensorflowlite_jni.so is on this device");
