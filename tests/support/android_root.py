@@ -153,14 +153,21 @@ class AndroidRoot:
             while True:
                 client, _ = self._listener.accept()
                 inside = socket.socket(socket.AF_UNIX)
-                inside.connect(str(self._socket))
-                if inside.recv(1) == b"!":
+                try:
+                    inside.connect(str(self._socket))
+                    answered = inside.recv(1) == b"!"
+                except OSError:
+                    answered = False
+                if answered:
                     join(client, inside)
                 else:
                     client.close()
+                    inside.close()
 
     def stop(self) -> None:
         """End it with everything in its namespaces."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
         self.daemon.stop()
 

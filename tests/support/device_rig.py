@@ -55,10 +55,10 @@ class Daemon:
         self.start()
 
     def start(self) -> None:
-        """Start it (again)."""
+        """Start it (again); it dies with the tests, even when those are killed."""
         with self.log.open("ab") as stream:
             self.process = subprocess.Popen(  # type: ignore[call-overload]
-                self.argv,
+                ["setpriv", "--pdeathsig", "KILL", "--", *self.argv],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,

@@ -43,6 +43,8 @@ class FakeAdbServer:
 
     def close(self) -> None:
         """End."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
 
     def _accept(self) -> None:

@@ -88,6 +88,8 @@ class FaultProxy:
         """End everything."""
         self._closed = True
         self._healthy.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
         self.cut_now()
 
@@ -102,7 +104,7 @@ class FaultProxy:
             except OSError:
                 return
             self.accepted += 1
-            if self._refusing:
+            if self._refusing or self._closed:
                 _reset(client)
                 continue
             try:
