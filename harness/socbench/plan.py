@@ -127,13 +127,14 @@ def expand(
     """
     request = _with_suite(request, suite)
     check_names(request, devices)
-    arms = [(None, request)] if request.ab is None else [(arm, _arm(request, arm, devices)) for arm in request.ab]
-    names = dict(zip([arm for arm, _ in arms], ("A", "B"), strict=False))
+    arms: list[tuple[str | None, RunRequest]] = [(None, request)]
+    if request.ab is not None:
+        arms = [(name, _arm(request, text, devices)) for name, text in zip("AB", request.ab, strict=True)]
     trials: list[TrialPlan] = []
     for abilities in devices:
         for model in models:
             for arm, asked in arms:
-                row = Matrix(asked, abilities, model, suite, names[arm] if arm else None)
+                row = Matrix(asked, abilities, model, suite, arm)
                 trials += row.trials()
     numbered = tuple(dataclasses.replace(trial, trial=f"t{number:03d}") for number, trial in enumerate(trials, 1))
     order = {abilities.device.device: _order(request, numbered, abilities.device.device, seed) for abilities in devices}
@@ -243,16 +244,25 @@ def _order(request: RunRequest, trials: Sequence[TrialPlan], device: str, seed: 
 
 
 def _paired(trials: Sequence[TrialPlan], pairs: int, chooser: random.Random) -> tuple[PlannedRepetition, ...]:
-    """Return pairs of the two arms of each model, the one that goes first alternating: A B, B A, A B ..."""
+    """Return pairs of the two arms of each model. Which arm goes first is drawn, each as often as the other: what
+    drifts through the session, or hangs on being second, then favours none.
+    """
     models = list(dict.fromkeys((trial.model, trial.scenario) for trial in trials))
+    firsts = {key: _balanced(pairs, chooser) for key in models}
     order = []
     for number in range(1, pairs + 1):
         chooser.shuffle(models)
         for key in models:
             members = [trial for trial in trials if (trial.model, trial.scenario) == key]
-            members.sort(key=lambda trial: trial.ab_arm or "", reverse=number % 2 == 0)
+            members.sort(key=lambda trial: trial.ab_arm or "", reverse=firsts[key][number - 1])
             order += [PlannedRepetition(trial.trial, number) for trial in members]
     return tuple(order)
+
+
+def _balanced(count: int, chooser: random.Random) -> list[bool]:
+    drawn = [index % 2 == 0 for index in range(count)]
+    chooser.shuffle(drawn)
+    return drawn
 
 
 def _seconds(trial: TrialPlan) -> float:

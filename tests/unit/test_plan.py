@@ -275,13 +275,21 @@ def test_a_suite_fills_what_the_command_line_leaves_open_and_no_more() -> None:
     assert max(entry.repetition for entry in plan.order["local"]) == 2
 
 
-def test_both_arms_are_planned_and_the_first_of_a_pair_alternates() -> None:
-    request = RunRequest(ab=("runtime=litert", "runtime=onnxruntime"), precisions=("fp32",), repeat=4)
+def test_both_arms_are_planned_and_each_goes_first_as_often_in_a_drawn_order() -> None:
+    request = RunRequest(ab=("runtime=litert", "runtime=onnxruntime"), precisions=("fp32",), repeat=8)
     plan = _plan(request)
     arms = {trial.trial: trial.ab_arm for trial in plan.trials}
     assert {(trial.ab_arm, trial.runtime) for trial in plan.trials} == {("A", "litert"), ("B", "onnxruntime")}
-    assert "".join(str(arms[entry.trial]) for entry in plan.order["local"]) == "ABBAABBA"
+    said = "".join(str(arms[entry.trial]) for entry in plan.order["local"])
+    pairs = [said[place : place + 2] for place in range(0, 16, 2)]
+    assert sorted(pairs) == ["AB"] * 4 + ["BA"] * 4
+    assert pairs not in (["AB", "BA"] * 4, ["BA", "AB"] * 4)
     assert len(_plan(dataclasses.replace(request, repeat=None)).order["local"]) == 28
+
+
+def test_a_candidate_can_be_compared_with_itself() -> None:
+    plan = _plan(RunRequest(ab=("runtime=litert", "runtime=litert"), precisions=("fp32",)))
+    assert [trial.ab_arm for trial in plan.trials] == ["A", "B"]
 
 
 def test_only_the_runtimes_that_can_be_needed_are_asked_for() -> None:
