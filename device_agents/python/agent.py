@@ -1379,6 +1379,8 @@ def repetition(trial, out):
     load_ns, session = _timed(lambda: adapter.load(model, trial))
     described = {"import_ns": import_ns, "load_ns": load_ns, "compile_ns": None}
     described.update(session.describe(), cores_effective=effective_cores())
+    if (trial.get("options") or {}).get("spin_wait_ns"):
+        described["details"] = dict(described.get("details") or {}, spin_wait_ns=trial["options"]["spin_wait_ns"])
     out.emit("loaded", **described)
     clock = getattr(session, "clock", None) or time.perf_counter_ns
     waiter = getattr(session, "wait_until", None) or wait_until
@@ -1399,7 +1401,8 @@ def repetition(trial, out):
     if accuracy:
         done = _dataset(session, inputs, clock, phase, out)
     else:
-        done = _single_stream(session, trial["settings"], inputs, clock, waiter, buffers, phase, out)
+        spin_ns = int((trial.get("options") or {}).get("spin_wait_ns") or 0)
+        done = _single_stream(session, trial["settings"], inputs, clock, waiter, buffers, phase, out, spin_ns)
         _afterwards(adapter, session, model, trial, inputs, described, phase, out)
     session.close()
     out.emit("done", **done)
@@ -1421,7 +1424,7 @@ def _dataset(session, inputs, clock, phase, out):
     return done
 
 
-def _single_stream(session, settings, inputs, clock, waiter, buffers, phase, out):
+def _single_stream(session, settings, inputs, clock, waiter, buffers, phase, out, spin_ns):
     phase("check")
     write_outputs(session, inputs, "before", out)
     session.bind(inputs.one(0))
@@ -1432,7 +1435,8 @@ def _single_stream(session, settings, inputs, clock, waiter, buffers, phase, out
     out.emit("warmup", count=count, duration_ns=duration_ns, steady=steady)
     phase("measure")
     before = Counters()
-    count, duration_ns, stopped_by = measure(session.run, clock, waiter, settings, buffers, out)
+    run = _slowed(session.run, clock, spin_ns) if spin_ns else session.run
+    count, duration_ns, stopped_by = measure(run, clock, waiter, settings, buffers, out)
     counted = Counters().since(before)
     gc.enable()
     done = {"measured_count": count, "measured_ns": duration_ns, "stopped_by": stopped_by}
@@ -1440,6 +1444,18 @@ def _single_stream(session, settings, inputs, clock, waiter, buffers, phase, out
     phase("check")
     write_outputs(session, inputs, "after", out)
     return done
+
+
+def _slowed(run, clock, spin_ns):
+    """Return ``run`` made slower by ``spin_ns`` of busy waiting: a known difference, for experiments."""
+
+    def slowed():
+        run()
+        until = clock() + spin_ns
+        while clock() < until:
+            pass
+
+    return slowed
 
 
 def _afterwards(adapter, session, model, trial, inputs, described, phase, out):
