@@ -1,4 +1,7 @@
-"""LiteRT (TFLite) through its Interpreter, from ``ai-edge-litert`` or, where a board has no more, ``tflite-runtime``.
+"""LiteRT (TFLite) from ``ai-edge-litert`` or, where a board has no more, ``tflite-runtime``.
+
+CPU kernels and external delegates run through its Interpreter, GPUs and NPUs through its CompiledModel
+(``parts/litert_compiled.py``).
 
 Delegation is counted on the graph: delegate kernels appear behind the original nodes when tensors are allocated, and
 the nodes between a kernel's inputs and outputs are the ones that it took over.
@@ -6,6 +9,7 @@ the nodes between a kernel's inputs and outputs are the ones that it took over.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from typing import Any, Dict, List, Optional, Set, Tuple
@@ -19,6 +23,7 @@ from socbench_runtime_base import (  # type: ignore[import-not-found]
     heaviest,
     match_inputs,
     missing,
+    part,
     thread_count,
     wanted_shapes,
 )
@@ -114,7 +119,7 @@ class LitertSession(Session):  # type: ignore[misc]
         """Return the counted delegation, and the precision by the types that the heavy nodes work on."""
         nodes = self.interpreter._get_ops_details()
         covered, partitions = delegated_nodes(nodes, self.original)
-        wants = self.trial["delegate"] == "cpu:xnnpack"
+        wants = self.trial["delegate"] == "cpu:xnnpack" or external_library(self.trial["delegate"]) is not None
         mine = len(covered) if wants else self.original - len(covered)
         delegation = "full" if mine == self.original else "partial" if mine else "fell_back"
         precision, macs = executed_precision(nodes[: self.original], self.interpreter.get_tensor_details())
@@ -123,7 +128,7 @@ class LitertSession(Session):  # type: ignore[misc]
             "runtime_version": self.version,
             "compile_ns": self.compile_ns,
             "delegate_effective": "cpu:builtin" if delegation == "fell_back" else self.trial["delegate"],
-            "accelerator": cpu_name(),
+            "accelerator": self._accelerator(delegation),
             "emulated": False,
             "delegation": delegation,
             "delegation_evidence": "counted",
@@ -137,20 +142,45 @@ class LitertSession(Session):  # type: ignore[misc]
             "details": {"not_delegated": rest if wants else [], "macs_by_precision": macs},
         }
 
+    def _accelerator(self, delegation: str) -> Optional[str]:
+        """Name the CPU, or the library of an external delegate: what is behind that, nobody says."""
+        library = external_library(self.trial["delegate"])
+        return cpu_name() if library is None or delegation == "fell_back" else os.path.basename(library)
+
     def close(self) -> None:
         """Drop the interpreter."""
         self.run = self.interpreter = None  # type: ignore[assignment]
 
 
 def _create(module: Any, model: str, trial: Json) -> Any:
-    resolver = RESOLVERS.get(trial["delegate"])
+    library = external_library(trial["delegate"])
+    resolver = RESOLVERS.get(trial["delegate"]) if library is None else "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
     if resolver is None:
         raise delegate_missing("litert", trial["delegate"], list(RESOLVERS))
+    more = {} if library is None else {"experimental_delegates": [_external(module, library, trial)]}
     kind = getattr(module.OpResolverType, resolver)
     try:
-        return module.Interpreter(model_path=model, num_threads=trial["threads"], experimental_op_resolver_type=kind)
+        return module.Interpreter(
+            model_path=model, num_threads=trial["threads"], experimental_op_resolver_type=kind, **more
+        )
     except (ValueError, RuntimeError, SystemError, ImportError) as error:
         raise _problem(error, model, resized=False) from None
+
+
+def external_library(delegate: str) -> Optional[str]:
+    """Return the file of an external delegate (``npu:FILE``), None for the delegates that LiteRT knows by name."""
+    name = delegate.partition(":")[2]
+    return name if delegate.startswith("npu:") and ("/" in name or name.endswith((".so", ".dll", ".dylib"))) else None
+
+
+def _external(module: Any, library: str, trial: Json) -> Any:
+    """Load a delegate's library; ``options.delegate_options`` of the trial are given to it."""
+    options = (trial.get("options") or {}).get("delegate_options") or {}
+    try:
+        return module.load_delegate(library, {str(key): str(value) for key, value in options.items()})
+    except (OSError, ValueError, AttributeError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise RuntimeProblem("delegate_missing", f"the delegate {library} does not load: {text}") from None
 
 
 def _problem(error: Exception, model: str, resized: bool) -> RuntimeProblem:
@@ -270,7 +300,7 @@ class LitertAdapter(Adapter):  # type: ignore[misc]
         runtime()
 
     def probe(self) -> Json:
-        """The three kinds of CPU kernels come with every build."""
+        """The three kinds of CPU kernels come with every build; accelerators are looked for."""
         module, version = runtime()
         delegates = [
             {
@@ -284,6 +314,7 @@ class LitertAdapter(Adapter):  # type: ignore[misc]
             }
             for name, resolver in RESOLVERS.items()
         ]
+        delegates += part("litert_compiled").entries()
         return {
             "runtime": self.name,
             "version": version,
@@ -293,7 +324,11 @@ class LitertAdapter(Adapter):  # type: ignore[misc]
         }
 
     def load(self, model: str, trial: Json) -> Session:
-        """Make an interpreter."""
+        """Make an interpreter, or for an accelerator a compiled model."""
+        delegate = trial["delegate"]
+        compiled = part("litert_compiled")
+        if delegate in compiled.GPU_LIBRARIES or delegate in compiled.VENDORS:
+            return compiled.CompiledSession(runtime()[1], model, trial)  # type: ignore[no-any-return]
         return LitertSession(model, trial)
 
 

@@ -29,6 +29,35 @@ class _InstanceInfo(ctypes.Structure):
     ]
 
 
+class _Application(ctypes.Structure):
+    _fields_ = [
+        ("kind", ctypes.c_int),
+        ("next", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("version", ctypes.c_uint32),
+        ("engine", ctypes.c_char_p),
+        ("engine_version", ctypes.c_uint32),
+        ("api", ctypes.c_uint32),
+    ]
+
+
+class _Half(ctypes.Structure):
+    """VkPhysicalDeviceShaderFloat16Int8Features."""
+
+    _fields_ = [
+        ("kind", ctypes.c_int),
+        ("next", ctypes.c_void_p),
+        ("fp16", ctypes.c_uint32),
+        ("int8", ctypes.c_uint32),
+    ]
+
+
+class _Features(ctypes.Structure):
+    """VkPhysicalDeviceFeatures2, its 55 plain features as one block."""
+
+    _fields_ = [("kind", ctypes.c_int), ("next", ctypes.c_void_p), ("plain", ctypes.c_uint32 * 64)]
+
+
 class _Properties(ctypes.Structure):
     _fields_ = [
         ("api", ctypes.c_uint32),
@@ -52,12 +81,13 @@ def library() -> Any:
 
 
 def devices() -> List[Json]:
-    """Return ``{"name", "software", "kind"}`` of the Vulkan devices, the one that runtimes take first."""
+    """Return ``{"name", "software", "kind", "fp16"}`` of the Vulkan devices, the one that runtimes take first."""
     vulkan = library()
     if vulkan is None:
         return []
     instance = ctypes.c_void_p()
-    info = _InstanceInfo(kind=1)  # VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO
+    application = _Application(kind=0, api=(1 << 22) | (1 << 12))  # Vulkan 1.1, for the question about fp16
+    info = _InstanceInfo(kind=1, application=ctypes.cast(ctypes.pointer(application), ctypes.c_void_p))
     if vulkan.vkCreateInstance(ctypes.byref(info), None, ctypes.byref(instance)) != 0:
         return []
     try:
@@ -72,10 +102,24 @@ def devices() -> List[Json]:
             vulkan.vkGetPhysicalDeviceProperties(ctypes.c_void_p(handle), ctypes.byref(properties))
             name = properties.name.decode("utf-8", "replace")
             software = properties.kind == TYPE_CPU or SOFTWARE.search(name) is not None
-            found.append({"name": name, "software": software, "kind": properties.kind})
+            half = _has_fp16(vulkan, instance, handle)
+            found.append({"name": name, "software": software, "kind": properties.kind, "fp16": half})
     finally:
         vulkan.vkDestroyInstance(instance, None)
     return sorted(found, key=lambda entry: (entry["software"], PREFERENCE.get(entry["kind"], 3)))
+
+
+def _has_fp16(vulkan: Any, instance: Any, handle: Any) -> Optional[bool]:
+    """Say whether a device computes in fp16 (shaderFloat16), None where it cannot be asked."""
+    vulkan.vkGetInstanceProcAddr.restype = ctypes.c_void_p
+    address = vulkan.vkGetInstanceProcAddr(instance, b"vkGetPhysicalDeviceFeatures2")
+    if not address:
+        return None
+    ask = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
+    half = _Half(kind=1000082000)
+    features = _Features(kind=1000059000, next=ctypes.cast(ctypes.pointer(half), ctypes.c_void_p))
+    ask(ctypes.c_void_p(handle), ctypes.byref(features))
+    return bool(half.fp16)
 
 
 def chosen() -> Optional[Json]:
