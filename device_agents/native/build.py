@@ -49,7 +49,10 @@ def compiler() -> list[str]:
 
 def run(command: list[str]) -> None:
     """Run a step of the build; its own messages say what is wrong."""
-    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": os.environ.get("ZIG_GLOBAL_CACHE_DIR", str(HERE / "build" / "obj"))}
+    environment = {
+        **os.environ,
+        "ZIG_GLOBAL_CACHE_DIR": os.environ.get("ZIG_GLOBAL_CACHE_DIR", str(HERE / "build" / "obj")),
+    }
     done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
         sys.exit(f"build.py: this step failed with status {done.returncode}: {' '.join(command)}")
@@ -61,7 +64,9 @@ def stubs(folder: Path, zig_target: str, options: list[str]) -> list[str]:
     for library, names in android_symbols().items():
         source = folder / f"{library}.c"
         data = {"environ"}
-        source.write_text("".join(f"int {n};\n" if n in data else f"void {n}(void){{}}\n" for n in names), encoding="utf-8")
+        source.write_text(
+            "".join(f"int {n};\n" if n in data else f"void {n}(void){{}}\n" for n in names), encoding="utf-8"
+        )
         path = folder / library
         flags = ["-shared", "-nostdlib", "-fno-builtin", "-w", f"-Wl,-soname,{library}", "-fno-sanitize=all"]
         run([*compiler(), "-target", zig_target, *PLAIN, *options, *flags, str(source), "-o", str(path)])
@@ -73,7 +78,9 @@ def arithmetic(folder: Path, zig_target: str) -> list[str]:
     """Build the compiler's own library (64-bit division, floats without a unit) where a target needs it: 32-bit ARM."""
     if not zig_target.startswith("arm"):
         return []
-    source = Path(subprocess.check_output([sys.executable, "-c", "import ziglang; print(ziglang.__path__[0])"], text=True).strip())
+    source = Path(
+        subprocess.check_output([sys.executable, "-c", "import ziglang; print(ziglang.__path__[0])"], text=True).strip()
+    )
     path = folder / "arithmetic.a"
     options = ["-OReleaseSmall", "-target", zig_target, "-mcpu", "cortex_a7", "-fPIC", "-fno-unwind-tables", "-fstrip"]
     options += ["-ffunction-sections", "-fdata-sections"]
@@ -95,7 +102,14 @@ def build(target: str) -> Path:
         with tempfile.TemporaryDirectory(dir=BUILD, prefix=".stubs-") as folder:
             libraries = stubs(Path(folder), zig_target, cpu)
             sources.append(str(HERE / "android" / "start.c"))
-            link = ["-fPIE", "-pie", "-Wl,-z,max-page-size=16384", "-Wl,--hash-style=both", "-Wl,-z,now", "-Wl,-z,relro"]
+            link = [
+                "-fPIE",
+                "-pie",
+                "-Wl,-z,max-page-size=16384",
+                "-Wl,--hash-style=both",
+                "-Wl,-z,now",
+                "-Wl,-z,relro",
+            ]
             libraries += arithmetic(Path(folder), zig_target)
             run([*command, *BARE, *link, *sources, *libraries, "-o", str(output)])
     size = output.stat().st_size
