@@ -16,6 +16,7 @@ from typing import Final
 from socbench.agents.base import Agent, AgentKind
 from socbench.agents.channel import Channel
 from socbench.agents.environments import agent_in, installed_for
+from socbench.agents.native import NativeAgent
 from socbench.agents.python import PythonAgent, probe
 from socbench.devices.facts import read_facts
 from socbench.devices.identity import identify
@@ -26,7 +27,7 @@ from socbench.session.lease import DeviceLease, HostLease
 from socbench.transports.base import Deadline
 from socbench.transports.local import local_root
 
-KINDS: Final[dict[str, AgentKind]] = {"python": PythonAgent()}
+KINDS: Final[dict[str, AgentKind]] = {"python": PythonAgent(), "native": NativeAgent()}
 _SETUP_S: Final = 300.0
 _PROBE_S: Final = 600.0
 _RENEW_S: Final = 30.0
@@ -166,7 +167,7 @@ def _ask(
     boot_id = facts.get("boot_id")
     boot = str(boot_id) if boot_id else None
     found = probe(agent, device.key, boot, runtimes, deadline=Deadline.after(_PROBE_S, "the probe"))
-    if channel.address == "local":
+    if channel.address == "local" and agent.python is not None:
         found += _in_environments(agent, device.key, boot, runtimes, step)
     return agent, DeviceAbilities(device, tuple(found))
 
