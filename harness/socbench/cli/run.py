@@ -125,6 +125,10 @@ def run(
     allow_emulated: Annotated[
         bool, typer.Option("--allow-emulated", help="Run emulated accelerators too; they are never ranked.")
     ] = False,
+    agent: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="What measures on the device: python or native (phones, boards without Python)."),
+    ] = "python",
     label: options.Label = None,
     store: options.Store = None,
     plan_only: Annotated[
@@ -159,6 +163,7 @@ def run(
         devices=options.listed(device) or ("local",),
         runtimes=options.listed(runtime),
         delegates=options.listed(delegate),
+        agent=agent,
         precisions=options.listed(precision),
         scenarios=options.listed(scenario),
         threads=threads,
