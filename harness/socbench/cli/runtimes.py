@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ app, command = command_group(
         "socbench runtimes  # what is installed, and what could be",
         "socbench runtimes install ncnn",
         "socbench runtimes install all  # every environment that is not huge",
+        "socbench runtimes fetch android-arm64  # the vendors' libraries for the native agent on a phone",
     ),
 )
 
@@ -79,6 +81,25 @@ def install(
         else:
             print(printable(f"{one.name}  {folder}"))
     return 1 if failed else 0
+
+
+@command()
+def fetch(
+    platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="android-arm64, linux-arm64 ...", show_default=False)],
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="ID", help="Archives of the lock file, by name; repeat for more.", show_default=False),
+    ] = None,
+    local: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="FILE", help="An AAR, wheel or npm package that is here.", show_default=False),
+    ] = None,
+) -> None:
+    """Fetch the vendors' libraries that the native agent opens, checked by hash."""
+    from socbench.environments.vendor import fetch as fetch_libraries
+
+    folder = fetch_libraries(platform, only=only or (), local=local or (), say=message)
+    print(printable(f"{platform}  {folder}"))
 
 
 def _host_rows() -> list[dict[str, Any]]:
