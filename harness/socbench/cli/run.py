@@ -127,7 +127,7 @@ def run(
     ] = False,
     agent: Annotated[
         str,
-        typer.Option(metavar="NAME", help="What measures on the device: python or native (phones, boards without Python)."),
+        typer.Option(metavar="NAME", help="What measures there: python, or native (phones, boards without Python)."),
     ] = "python",
     label: options.Label = None,
     store: options.Store = None,

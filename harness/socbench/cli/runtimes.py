@@ -85,10 +85,12 @@ def install(
 
 @command()
 def fetch(
-    platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="android-arm64, linux-arm64 ...", show_default=False)],
+    platform: Annotated[
+        str, typer.Argument(metavar="PLATFORM", help="android-arm64, linux-arm64 ...", show_default=False)
+    ],
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="ID", help="Archives of the lock file, by name; repeat for more.", show_default=False),
+        typer.Option(metavar="ID", help="Archives of the lock file, by name; repeat for more.", show_default=False),
     ] = None,
     local: Annotated[
         list[Path] | None,
