@@ -41,13 +41,13 @@ FITTING: Final = {
 }
 
 
-# --- running the command -----------------------------------------------------------------------------------------------
+# --- running the command ---------------------------------------------------------------------------------
 
 
 def socbench(*words: str, store: Path, before: Callable[[], None] | None = None) -> Any:
     """Run the command as a user does, in a process of its own; returns what it prints as JSON."""
     command = [sys.executable, "-m", "socbench", *words, "--store", str(store), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=before, check=False)  # noqa: PLW1509
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=before, check=False)
     if done.returncode not in (0, 1) or not done.stdout:
         raise SystemExit(f"{' '.join(command)} failed: {done.stderr}")
     return json.loads(done.stdout)
@@ -78,7 +78,7 @@ def run_with_spin_wait(spin_wait_ns: int, store: Path) -> None:
         run_session(request, store=store, progress=progress)
 
 
-# --- one comparison, and the naive ways beside it ------------------------------------------------------------------------
+# --- one comparison, and the naive ways beside it --------------------------------------------------------
 
 
 def compared(store: Path) -> Json:
@@ -140,7 +140,7 @@ def one_ab(spin_wait_ns: int) -> Json:
     return {**found, "spin_wait_ns": spin_wait_ns, "true_ratio": 1 + spin_wait_ns / found["base_p50_ns"]}
 
 
-# --- loads -----------------------------------------------------------------------------------------------------------
+# --- loads -----------------------------------------------------------------------------------------------
 
 
 def burn(kind: str, seed: int) -> None:
@@ -223,7 +223,7 @@ def one_trial(kind: str | None, seed: int) -> Json:
     }
 
 
-# --- keeping results -------------------------------------------------------------------------------------------------
+# --- keeping results -------------------------------------------------------------------------------------
 
 
 def read(path: Path) -> Json:

@@ -1163,7 +1163,7 @@ def busy_ns():
 
 
 def run_delays_ns():
-    """Return ``{thread: ns}`` that our threads were ready and waited for a core, or None where the kernel keeps none."""
+    """Return ``{thread: ns}`` that our threads were ready and waited for a core, or None where nobody counts it."""
     delays = {}
     for path in glob.glob(SYSFS_ROOT + "/proc/self/task/*/schedstat"):
         fields = (read_text(path, 256) or "").split()

@@ -221,6 +221,17 @@ def test_busy_time_counts_no_idle_and_no_waiting(agent_module, sysfs, monkeypatc
     assert agent_module.busy_ns() == (1 + 2 + 4 + 8 + 16) * 10**9 // os.sysconf("SC_CLK_TCK")
 
 
+def test_the_wait_for_a_core_is_summed_over_threads(agent_module, sysfs, monkeypatch):
+    files = {"proc/self/task/7/schedstat": "900 40 3\n", "proc/self/task/8/schedstat": "10 5 1\n"}
+    monkeypatch.setattr(agent_module, "SYSFS_ROOT", str(sysfs(files)))
+    assert agent_module.run_delays_ns() == {"7": 40, "8": 5}
+    before, after = agent_module.Counters(), agent_module.Counters()
+    before.delays_ns, after.delays_ns = {"7": 30, "9": 99}, {"7": 40, "8": 5}
+    assert after.since(before)["run_delay_ns"] == 15, "a thread that began counts from its beginning"
+    monkeypatch.setattr(agent_module, "SYSFS_ROOT", str(sysfs({"proc/stat": "cpu  1 2 4 0 0 0 0\n"})) + "/none")
+    assert agent_module.Counters().since(before)["run_delay_ns"] is None
+
+
 ZONE = "sys/class/thermal/thermal_zone0/"
 
 

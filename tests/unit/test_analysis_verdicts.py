@@ -146,3 +146,13 @@ def test_what_did_not_run_has_no_verdict(status: str) -> None:
 
 def test_nothing_known_is_nothing_held_against_it() -> None:
     assert codes(replace(GOOD, repetitions=(RepetitionFacts(1), RepetitionFacts(2)), fidelity=None)) == []
+
+
+def test_a_wait_for_a_core_counts_a_thread_and_is_said_in_percent() -> None:
+    found = verdict(every(run_delay_ns=50_000_000))
+    assert found is not None
+    assert [(reason.code, reason.text) for reason in found.reasons] == [
+        ("preempted", "waited for a core for 5% of the time")
+    ]
+    assert codes(every(run_delay_ns=30_000_000)) == []
+    assert codes(replace(every(run_delay_ns=50_000_000, threads_effective=2), threads=2)) == []

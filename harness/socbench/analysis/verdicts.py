@@ -16,6 +16,7 @@ DRIFT_LIMIT: Final = 0.05
 BETWEEN_LIMIT: Final = 0.05
 WITHIN_LIMIT: Final = 0.25
 CPU_SHARE_LIMIT: Final = 0.97
+RUN_DELAY_LIMIT: Final = 0.03
 SWITCHES_PER_S_LIMIT: Final = 20.0
 BACKGROUND_CORES_LIMIT: Final = 0.15
 BACKGROUND_SHARE_LIMIT: Final = 0.03
@@ -75,6 +76,7 @@ class RepetitionFacts:
     involuntary_switches: int | None = None
     busy_ns: int | None = None
     quota_throttled_ns: int | None = None
+    run_delay_ns: int | None = None
     clock_jump_ns: int | None = None
     threads_effective: int | None = None
     emulated: bool | None = None
@@ -236,7 +238,11 @@ def _contention(facts: TrialFacts) -> Found:
     # Only a single-threaded run on the CPU is known to want a whole core all the time.
     alone = facts.threads == 1 and facts.delegate.startswith("cpu")
     share = sum(one.cpu_ns or 0 for one in timed) / wall if all(one.cpu_ns is not None for one in timed) else None
-    if switches and rate > SWITCHES_PER_S_LIMIT * facts.threads:
+    waits = [one.run_delay_ns for one in timed if one.run_delay_ns is not None]
+    waited = sum(waits) / wall
+    if len(waits) == len(timed) and waited > RUN_DELAY_LIMIT * facts.threads:
+        yield "preempted", f"waited for a core for {waited / facts.threads:.0%} of the time"
+    elif switches and rate > SWITCHES_PER_S_LIMIT * facts.threads:
         yield "preempted", f"was put aside {rate:.0f} times a second for other processes"
     elif alone and share is not None and share < CPU_SHARE_LIMIT and facts.scenario == "single_stream":
         yield "preempted", f"had a core for {share:.0%} of the time"

@@ -317,6 +317,7 @@ def test_done_carries_what_the_system_counted(agent, jobs, one):
     assert done["involuntary_switches"] >= 0
     assert done["peak_memory_bytes"] > 1_000_000
     assert done["busy_ns"] is None or done["busy_ns"] >= 0
+    assert done.get("run_delay_ns") is None or done["run_delay_ns"] >= 0
     assert set(done["power"]) == {"source", "battery_permille", "battery_saver"}
 
 
