@@ -9,6 +9,7 @@
 #define MAX_RANK 8
 #define MAX_CPUS 4096
 #define TAIL_CHARS 4000
+#define TOO_WARM "too_warm" /* the file by which the supervisor tells a repetition to stop measuring */
 #define SECOND_NS INT64_C(1000000000)
 #define COUNT(array) (sizeof(array) / sizeof(*(array)))
 

@@ -217,6 +217,10 @@ static const char *measure(Session *session, const Settings *settings, int64_t *
       send_samples("measured", starts, ends, late, used);
       used = 0;
       flushed_ns = now_ns(session);
+      if (access(TOO_WARM, F_OK) == 0) {
+        stopped_by = "max_temperature";
+        break;
+      }
     }
     int64_t stop_ns = least(begin_ns + (enough ? least(settings->min_ns, settings->max_ns) : settings->max_ns), flushed_ns + FLUSH_NS);
     int64_t left = (enough ? settings->max_count : least(settings->min_count, settings->max_count)) - count;
@@ -235,6 +239,8 @@ static const char *measure(Session *session, const Settings *settings, int64_t *
 
 typedef struct {
   int64_t cpu_ns, voluntary, involuntary, busy_ns, throttled_ns; /* the last two: -1 when unknown */
+  struct { int64_t thread, delay_ns; } delays[256];               /* how long a thread was ready and waited for a core */
+  int threads;
 } Counters;
 
 static int64_t busy_ns(void) {
@@ -284,15 +290,43 @@ static int64_t throttled_ns(void) {
   return total;
 }
 
+static void read_delays(Counters *counters) {
+  int count;
+  char **threads = list_folder(sysfs("/proc/self/task"), "", &count);
+  for (int i = 0; i < count; i++) {
+    char *text = file_text(sysfs("/proc/self/task/%s/schedstat", threads[i]), 256), *second = text ? strchr(text, ' ') : NULL;
+    if (second && counters->threads < (int)COUNT(counters->delays)) {
+      counters->delays[counters->threads].thread = strtoll(threads[i], NULL, 10);
+      counters->delays[counters->threads++].delay_ns = strtoll(second, NULL, 10);
+    }
+    free(text);
+    free(threads[i]);
+  }
+  free(threads);
+}
+
+/* Threads that began in between count from their beginning, those that ended do not count. -1 when unknown. */
+static int64_t delayed_ns(const Counters *before, const Counters *after) {
+  int64_t sum = 0;
+  for (int i = 0; i < after->threads; i++) {
+    sum += after->delays[i].delay_ns;
+    for (int k = 0; k < before->threads; k++)
+      if (before->delays[k].thread == after->delays[i].thread) sum -= before->delays[k].delay_ns;
+  }
+  return before->threads && after->threads ? sum : -1;
+}
+
 static Counters read_counters(void) {
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
-  return (Counters){
+  Counters counters = {
       .cpu_ns = (int64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * SECOND_NS + (int64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000,
       .voluntary = usage.ru_nvcsw,
       .involuntary = usage.ru_nivcsw,
       .busy_ns = busy_ns(),
       .throttled_ns = throttled_ns()};
+  read_delays(&counters);
+  return counters;
 }
 
 static int64_t peak_memory_bytes(void) {
@@ -313,6 +347,9 @@ static void add_done(Text *event, int64_t count, int64_t ns, const char *stopped
   add_int_or_null(event, b->busy_ns - a->busy_ns, a->busy_ns >= 0 && b->busy_ns >= 0);
   add(event, ",\"quota_throttled_ns\":");
   add_int_or_null(event, b->throttled_ns - a->throttled_ns, a->throttled_ns >= 0 && b->throttled_ns >= 0);
+  int64_t delay = delayed_ns(a, b);
+  add(event, ",\"run_delay_ns\":");
+  add_int_or_null(event, delay, delay >= 0);
   addf(event, ",\"peak_memory_bytes\":%lld", (long long)peak_memory_bytes());
 }
 

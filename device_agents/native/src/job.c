@@ -62,6 +62,8 @@ static void check_settings(const Json *settings, const char *where) {
          counts[i].low ? "an integer from 1" : "an integer from 0", "%s.%s", where, counts[i].name);
   const Json *rate = member(settings, "rate_hz");
   need(is_null(rate) || is_number(rate, 1e-6), rate, "a number over 0 or null", "%s.rate_hz", where);
+  const Json *limit = member(settings, "max_temperature_milli_c");
+  need(is_null(limit) || is_int(limit, 1, INT64_MAX), limit, "an integer over 0 or null", "%s.max_temperature_milli_c", where);
 }
 
 static void check_trial(const Json *trial, const char *where) {

@@ -22,6 +22,11 @@ static struct {
   int64_t lease_mtime, lease_seen_ns;
   Cooling baseline;
   bool has_baseline;
+  struct {
+    int64_t limit; /* 0: none */
+    struct { char *source; int64_t first; bool alive; } sensors[256];
+    int count;
+  } heat;
 } self;
 static const char *volatile ending; /* set by a signal too */
 
@@ -238,6 +243,35 @@ static void keep_output(Child *child, const char *data, size_t size) {
   if (fd >= 0) close(fd);
 }
 
+/* Looks whether a temperature is at the trial's limit. A sensor counts once its value has changed: a stuck one says nothing. */
+static void watch_heat(const char *line, size_t size) {
+  const char *problem;
+  Text event = {0};
+  const Json *rows = member(json_parse(line, size, &problem), "rows");
+  for (const Json *row = is_null(rows) ? NULL : rows->first; row && self.heat.limit; row = row->next) {
+    const Json *kind = row->first ? row->first->next : NULL, *source = kind ? kind->next : NULL;
+    int64_t value;
+    int i = 0;
+    if (!source || !source->next || strcmp(string_or(kind, ""), "temperature_milli_c") || !int_in(source->next, 1, 119999, &value)) continue;
+    while (i < self.heat.count && strcmp(self.heat.sensors[i].source, source->text)) i++;
+    if (i == (int)COUNT(self.heat.sensors)) continue;
+    if (i == self.heat.count) {
+      self.heat.sensors[i].source = copy_of(source->text, source->size);
+      self.heat.sensors[i].first = value;
+      self.heat.sensors[self.heat.count++].alive = false;
+    }
+    if (value != self.heat.sensors[i].first) self.heat.sensors[i].alive = true;
+    if (!self.heat.sensors[i].alive || value < self.heat.limit) continue;
+    self.heat.limit = 0;
+    int fd = open(textf("%s/" TOO_WARM, self.folder), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (fd >= 0) close(fd);
+    begin_event(&event, "log", self.current.data);
+    add(&event, ",\"level\":\"info\",\"text\":");
+    add_string(&event, textf("stopped measuring: %s reached %.1f degrees C", source->text, (double)value / 1000));
+    emit(&event);
+  }
+}
+
 /* Appends a line of a child: it is complete JSON but for seq, trial and repetition. */
 static void take_event(const char *line, size_t size) {
   static const char start[] = "{\"type\":\"";
@@ -261,6 +295,7 @@ static void take_event(const char *line, size_t size) {
   bool ok = append(event.data, event.size);
   free(event.data);
   if (!ok) disk_full();
+  if (self.heat.limit && self.has_child && strncmp(kind, "telemetry\"", 10) == 0) watch_heat(line, size);
 }
 
 /* Reads once from a pipe of a child; false when there was nothing. */
@@ -487,6 +522,9 @@ static void run_child(int index, const Json *entry, const char *program) {
   bool late = false;
   self.finished_ns = 0;
   self.last_error[0] = 0;
+  self.heat.limit = self.heat.count = 0;
+  int_in(member(member(trial, "settings"), "max_temperature_milli_c"), 1, INT64_MAX, &self.heat.limit);
+  unlink(textf("%s/" TOO_WARM, self.folder));
   char *argv[] = {(char *)program, (char *)"child", (char *)self.folder, textf("%d", index), NULL};
   child_start(&self.child, argv, child_environment(trial), self.folder);
   self.has_child = true;

@@ -393,8 +393,62 @@ static void take_row(void *to, const char *kind, const char *source, bool known,
   else add(&rows->rows, ",null,"), add_string(&rows->rows, reason), add(&rows->rows, "]");
 }
 
+/* The children of a process, from its main thread's list; each is given to `take_pid`. */
+static int64_t for_children(int pid, int64_t (*take_pid)(int pid)) {
+  char *text = file_text(textf("/proc/%d/task/%d/children", pid, pid), 4096), *at = text, *end;
+  int64_t sum = 0;
+  for (long child; text && (child = strtol(at, &end, 10), end != at); at = end) sum += take_pid((int)child);
+  free(text);
+  return sum;
+}
+
+/* CPU time of a process in clock ticks, with that of the children it has buried; 0 once it is gone. */
+static int64_t cpu_ticks(int pid) {
+  char *text = file_text(textf("/proc/%d/stat", pid), 1024), *at = text ? strrchr(text, ')') : NULL;
+  int64_t sum = 0;
+  for (int word = 0; at && word < 16; word++) {
+    if (word >= 12) sum += strtoll(at, NULL, 10);
+    at = strchr(at + 1, ' ');
+  }
+  free(text);
+  return sum;
+}
+
+static int repetition_pid;
+static int64_t remember_repetition(int pid) { return pid != getpid() ? (repetition_pid = pid, 1) : 0; }
+
+/* How long CPU quotas of the repetition's control groups have held tasks back so far. */
+static void take_quota(Rows *rows) {
+  repetition_pid = getpid();
+  for_children(getppid(), remember_repetition);
+  char *groups = file_text(sysfs("/proc/%d/cgroup", repetition_pid), 65536);
+  for (char *line = groups, *next; line && *line; line = next) {
+    char *end = strchr(line, '\n'), *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
+    next = end ? end + 1 : line + strlen(line);
+    if (end) *end = 0;
+    if (!path) continue;
+    *path++ = 0;
+    bool unified = !*++controllers;
+    char *list = textf(",%s,", controllers);
+    if (!unified && !strstr(list, ",cpu,")) continue;
+    const char *base = unified ? "" : "/cpu";
+    for (size_t size = strlen(path); size && path[size - 1] == '/';) path[--size] = 0;
+    for (;;) {
+      char *text = file_text(sysfs("/sys/fs/cgroup%s%s/cpu.stat", base, path), 4096);
+      const char *rest;
+      bool us = text && find_line(text, "throttled_usec ", &rest), ns = !us && text && find_line(text, "throttled_time ", &rest);
+      if (us || ns) take_row(rows, "quota_throttled_us", textf("cgroup:%s", *path ? path : "/"), true, strtoll(rest, NULL, 10) / (us ? 1 : 1000), NULL);
+      free(text);
+      if (!*path) break;
+      *strrchr(path, '/') = 0;
+    }
+    free(list);
+  }
+  free(groups);
+}
+
 static void take_load(Rows *rows, int fd) {
-  static long long before[2];
+  static long long before[3];
   char text[257], *at = text + 4, *end;
   long long total = 0, idle = 0;
   ssize_t size = fd < 0 ? -1 : pread(fd, text, 256, 0);
@@ -405,12 +459,16 @@ static void take_load(Rows *rows, int fd) {
     total += value;
     if (i == 3 || i == 4) idle += value;
   }
+  int64_t own = cpu_ticks(getppid()) + for_children(getppid(), cpu_ticks);
   if (before[0] && total > before[0]) {
-    long long span = total - before[0], permille = 1000 * (span - (idle - before[1])) / span;
+    long long span = total - before[0], busy = span - (idle - before[1]), others = busy - (own - before[2]);
+    long long permille = 1000 * busy / span, other = 1000 * others / span;
     take_row(rows, "cpu_busy_permille", "cpu", true, permille < 0 ? 0 : permille > 1000 ? 1000 : permille, NULL);
+    take_row(rows, "other_busy_permille", "cpu", true, other < 0 ? 0 : other > 1000 ? 1000 : other, NULL);
   }
   before[0] = total;
   before[1] = idle;
+  before[2] = own;
 }
 
 static void take_memory(Rows *rows, int fd) {
@@ -435,6 +493,41 @@ static void take_rails(Rows *rows) {
   }
 }
 
+/* Newer Androids answer "Headroom in 0 seconds: 0.53", or NaN; 1.0 is where severe throttling begins. */
+static void take_headroom(Rows *rows) {
+  static bool asked_in_vain;
+  char *argv[] = {(char *)"cmd", (char *)"thermalservice", (char *)"headroom", (char *)"0", NULL};
+  const char *rest;
+  Text text = {0};
+  if (!is_android() || asked_in_vain) return;
+  bool found = capture(argv, COMMAND_NS, 4096, &text) && find_line(text.data, "Headroom in ", &rest) && (rest = strstr(rest, "seconds: "));
+  double value = found ? strtod(rest + 9, NULL) : (double)NAN;
+  asked_in_vain = !(value > -1e9 && value < 1e9);
+  take_row(rows, "thermal_headroom_ppm", "thermalservice", !asked_in_vain, asked_in_vain ? 0 : (int64_t)rint(value * 1000) * 1000, "not told by this Android");
+  free(text.data);
+}
+
+/* How long each clock was used since boot, told again when it has grown. */
+static void take_time_in_state(Rows *rows) {
+  static struct { char *source; long long ticks; } states[512];
+  static int count;
+  FOR_EACH(policy, "/sys/devices/system/cpu/cpufreq", "policy") {
+    char *text = file_text(sysfs("/sys/devices/system/cpu/cpufreq/%s/stats/time_in_state", policy), 16384), *at = text, *end;
+    while (at && *at) {
+      long long khz = strtoll(at, &end, 10), ticks = end != at ? strtoll(end, &at, 10) : 0;
+      if (end == at || !khz) break;
+      char *source = textf("%s:%lld", policy, khz);
+      int i = 0;
+      while (i < count && strcmp(states[i].source, source)) i++;
+      if (i == count && count < (int)COUNT(states)) states[count].source = copy_of(source, strlen(source)), states[count++].ticks = -1;
+      if (i < count && states[i].ticks != ticks) take_row(rows, "time_in_state_ms", source, true, (states[i].ticks = ticks) * 10, NULL);
+      free(source);
+      at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL;
+    }
+    free(text);
+  }
+}
+
 static void take_slow(Rows *rows) {
   take_rails(rows);
   FOR_EACH(supply, "/sys/class/power_supply", "") {
@@ -443,6 +536,8 @@ static void take_slow(Rows *rows) {
       take_row(rows, "battery_charging", supply, true, strcmp(status, "Charging") == 0 || strcmp(status, "Full") == 0, NULL);
   }
   take_android(take_row, rows);
+  take_headroom(rows);
+  take_time_in_state(rows);
 }
 
 int serve_telemetry(double interval_s, double slow_interval_s, int fd) {
@@ -473,6 +568,7 @@ int serve_telemetry(double interval_s, double slow_interval_s, int fd) {
       take_row(&rows, sensors.found[i].kind, sensors.found[i].source, !reason, value, reason);
     }
     take_load(&rows, stat);
+    take_quota(&rows);
     take_memory(&rows, meminfo);
     char *line = textf("{\"type\":\"telemetry\",\"t_ns\":%lld,\"rows\":[%s]}\n", (long long)rows.t_ns, rows.rows.size ? rows.rows.data : "");
     if (!write_all(fd, line, strlen(line))) return 0;

@@ -113,8 +113,7 @@ def fetch(
             if len(known) == 1 or only:
                 raise
             raise EnvironmentsError(
-                f"{problem}; or download it by hand and name the file: "
-                f"socbench runtimes fetch {platform} --from {archive.url or archive.id}"
+                f"{problem}: download it elsewhere and name the file: socbench runtimes fetch {platform} --from FILE"
             ) from problem
     return folder
 
