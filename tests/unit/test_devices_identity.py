@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from socbench.devices import identify, load_config, resolve_cores
 from socbench.devices.cores import clusters_of
@@ -166,6 +166,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

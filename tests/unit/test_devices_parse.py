@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from socbench.devices.parse import (
     decode,
@@ -127,6 +127,7 @@ def test_os_release_and_device_tree_strings() -> None:
     assert strings(None) == ()
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=400))
 def test_no_text_makes_a_parser_fail(text: str) -> None:
     assert isinstance(parse_getprop(text), dict)
@@ -136,6 +137,7 @@ def test_no_text_makes_a_parser_fail(text: str) -> None:
     assert all(piece.isprintable() and piece for piece in strings(text))
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.from_regex(r"[a-z][a-z0-9_.]{0,20}", fullmatch=True),
