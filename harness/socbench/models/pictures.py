@@ -20,24 +20,31 @@ def tensor_of(data: bytes, name: str, wanted: Input) -> Any:
 
     Raises UnreadablePicture when it cannot be decoded and ModelError when its size does not fit the input.
     """
+    settings = wanted.preprocess or Preprocess()
+    return normalised(_cut(opened(data, name, settings), settings), name, wanted)
+
+
+def opened(data: bytes, name: str, settings: Preprocess) -> Any:
+    """Return an encoded picture as a PIL image, grey or RGB. Raises UnreadablePicture when it cannot be decoded."""
     from PIL import Image, UnidentifiedImageError
 
-    settings = wanted.preprocess or Preprocess()
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            if opened.width * opened.height > PIXEL_LIMIT:
-                raise UnreadablePicture(f"{name}: {opened.width} x {opened.height} pixels is more than a data set has")
-            picture = opened.convert("L" if settings.colour == "grey" else "RGB")
+        with Image.open(io.BytesIO(data)) as found:
+            if found.width * found.height > PIXEL_LIMIT:
+                raise UnreadablePicture(f"{name}: {found.width} x {found.height} pixels is more than a data set has")
+            return found.convert("L" if settings.colour == "grey" else "RGB")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
         raise UnreadablePicture(f"{name}: {problem}".replace("<_io.BytesIO object at", "<bytes at")) from problem
-    return normalised(_cut(picture, settings), name, wanted)
 
 
 def _cut(picture: Any, settings: Preprocess) -> Any:
-    """Resize the shorter side, then cut the centre out; return uint8 (height, width[, channels])."""
+    """Stretch, or resize the shorter side and cut the centre out; return uint8 (height, width[, channels])."""
     import numpy as np
     from PIL import Image
 
+    if settings.stretch is not None:
+        height, width = settings.stretch
+        picture = picture.resize((width, height), Image.Resampling[settings.interpolation.upper()])
     if settings.resize is not None:
         ratio = settings.resize / min(picture.size)
         size = tuple(max(1, round(side * ratio)) for side in picture.size)

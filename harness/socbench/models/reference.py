@@ -15,7 +15,15 @@ from socbench.cache import cache_folder, digest_of, sha256_of_files
 from socbench.errors import FailedError, ModelError
 from socbench.models import child
 from socbench.models.cards import Card
-from socbench.models.inputs import DEFAULT_SEED, InputData, dequantised, probe_inputs, seeded_inputs, to_reference
+from socbench.models.inputs import (
+    DEFAULT_SEED,
+    InputData,
+    dequantised,
+    is_seeded,
+    probe_inputs,
+    seeded_inputs,
+    to_reference,
+)
 from socbench.models.inspect import inspect_file
 from socbench.models.variants import build
 from socbench.records import Variant
@@ -37,7 +45,7 @@ def reference_outputs(
         return {}
     variant = build(card, Variant(card.model, f"{wanted.format}-{wanted.precision}", wanted.format, wanted.precision))
     path = Path(variant.path or "")
-    seeded = bool(shapes) or card.probe.source == "seeded" or len(variant.inputs) != 1
+    seeded = is_seeded(card, shapes)
     if batch != 1 and seeded and not shapes:
         open_batch = tuple(replace(spec, shape=(None, *spec.shape[1:])) for spec in variant.inputs)
         arrays = _arrays(probe_inputs(card, replace(variant, inputs=open_batch), batch=batch, seed=seed))

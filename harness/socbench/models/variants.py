@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import secrets
 import shutil
@@ -14,18 +13,19 @@ from typing import Any
 
 import msgspec
 
-from socbench.cache import cache_folder, digest_of, sha256_of_file, sha256_of_files
-from socbench.errors import FailedError, ModelError
+from socbench.cache import cache_folder, digest_of, sha256_of_files
+from socbench.errors import EnvironmentsError, FailedError, ModelError
 from socbench.models import child
 from socbench.models.cards import Card
-from socbench.models.convert import CONVERTED, TOOLS, VERSION
+from socbench.models.convert import CONVERTED, MADE_FROM, TOOLS, VERSION, tool_missing, version_of
 from socbench.models.inspect import inspect_file
+from socbench.models.sources import decides, digest, own_file, own_file_there
 from socbench.records import Device, Variant
 
 Progress = Callable[[str], None]
 """Told one sentence at the start of every step that takes time."""
 
-ENDINGS = {"onnx": ".onnx", "tflite": ".tflite", "openvino": ".xml"}
+ENDINGS = {"onnx": ".onnx", "tflite": ".tflite", "openvino": ".xml", "ncnn": ".param", "mnn": ".mnn"}
 REDUCED = "reduced"
 _SATURATING = ("onnx", "openvino")
 _X86 = ("x86_64", "amd64", "i686", "i386", "x86")
@@ -42,7 +42,7 @@ def variants_of(card: Card) -> list[Variant]:
         Variant(card.model, "-".join(filter(None, (form, precision, recipe))), form, precision, recipe)
         for form, precisions in card.variants.items()
         for precision in precisions
-        for recipe in ((None, REDUCED) if precision == "int8" and form in _SATURATING else (None,))
+        for recipe in ((None, REDUCED) if precision == "int8" and _saturating(card, form) else (None,))
     ]
     return [_if_built(card, variant) for variant in planned]
 
@@ -50,11 +50,12 @@ def variants_of(card: Card) -> list[Variant]:
 def build(card: Card, variant: Variant, *, progress: Progress | None = None) -> Variant:
     """Return the variant with its file made (path, hash, size, inputs and outputs set); a second build does no work.
 
-    Raises ModelError when the card's own files or data are not usable, and FailedError, naming the tool and the
-    operation where it says one, when a converter fails.
+    What the card's own files need (fetching, converting, preparing) is done first. Raises ModelError when the card's
+    own files or data are not usable, and FailedError, naming the tool and the operation where it says one, when
+    something cannot be fetched or a converter fails.
     """
     if _is_source(card, variant):
-        return _own(card, variant)
+        return _own(card, variant, own_file(card, variant.format, progress))
     if variant.format not in CONVERTED:
         raise ModelError(f"{variant.variant} of {card.model} cannot be made: there is no converter to {variant.format}")
     source = _source_of(card, variant)
@@ -63,10 +64,7 @@ def build(card: Card, variant: Variant, *, progress: Progress | None = None) -> 
     found = _load(folder, variant)
     if found is not None and sha256_of_files(_files(found)) == found.sha256:
         return found
-    if source.precision == "fp32":
-        path = _source_path(card, source.format)
-    else:
-        path = Path(build(card, source, progress=progress).path or "")
+    path = Path(build(card, source, progress=progress).path or "")
     if progress is not None:
         progress(f"making {variant.variant} of {card.model}")
     return _make(card, variant, path, folder)
@@ -94,109 +92,92 @@ def saturates(device: Device) -> bool:
 
 
 def _is_source(card: Card, variant: Variant) -> bool:
-    """Say whether the variant is a file of the card itself (a user's own file need not be fp32)."""
-    own = (card.reference.format, card.reference.precision)
-    return variant.format in card.files and (
-        (variant.format, variant.precision) == own or (variant.precision == "fp32" and variant.format != "openvino")
-    )
+    """Say whether the variant is a file of the card itself."""
+    source = card.files.get(variant.format)  # type: ignore[call-overload]
+    return source is not None and variant.precision == source.precision and variant.recipe is None
+
+
+def _saturating(card: Card, form: str) -> bool:
+    """Say whether int8 of a format comes in two recipes: ONNX, and OpenVINO where it is made from that."""
+    return form in _SATURATING and "onnx" in card.files
+
+
+def _made_from(card: Card, form: str) -> str:
+    """Return the format that files of another one are made from: the first of which the card has a file."""
+    known = MADE_FROM.get(form, (form,))
+    return next((item for item in known if item in card.files), known[0])
 
 
 def _source_of(card: Card, variant: Variant) -> Variant:
-    """Return what a variant is made from: the card's own fp32 file, for OpenVINO's int8 the int8 ONNX file."""
-    own = "onnx" if variant.format == "openvino" else variant.format
+    """Return what a variant is made from: the fp32 file of its format, for OpenVINO's int8 the int8 one.
+
+    Where the card's own file is fp16, fp32 is made from that, and everything else from fp32.
+    """
+    form = _made_from(card, variant.format)
     if variant.format == "openvino" and variant.precision == "int8":
-        return replace(variant, variant=variant.variant.replace("openvino", "onnx", 1), format="onnx")
-    return Variant(card.model, f"{own}-fp32", own, "fp32")
-
-
-def _source_path(card: Card, form: str) -> Path:
-    """Return the card's own file of a format. Raises ModelError: none, not there, or not the one that is meant."""
+        name = variant.variant.replace("openvino", form, 1)
+        return replace(variant, variant=name, format=form)
     source = card.files.get(form)  # type: ignore[call-overload]
-    if source is None:
-        raise ModelError(
-            f"{card.model} has no {form} file in its folder to make variants from; add files.{form} to its card"
-        )
-    path: Path = card.folder / source.path
-    if not path.is_file():
-        made = f"; it is made by {card.folder / card.recipe}, or take it from a checkout" if card.recipe else ""
-        raise ModelError(f"{card.model}: the file {source.path} is not in {card.folder}{made}")
-    if _digest(path) != source.sha256:
-        raise ModelError(
-            f"{card.model}: {path} is not the file that its card means (sha256 is {_digest(path)}, "
-            f"the card says {source.sha256}); restore it, or correct the card"
-        )
-    return path
-
-
-def _digest(path: Path) -> str:
-    """Return the hash of a file that is looked at often: computed again only when its time or size changed."""
-    state = path.stat()
-    key = (str(path), state.st_size, state.st_mtime_ns)
-    if key not in _digests:
-        _digests[key] = sha256_of_file(path)
-    return _digests[key]
-
-
-_digests: dict[tuple[str, int, int], str] = {}
+    precision = "fp32"
+    if source is not None and source.precision != "fp32" and (variant.format, variant.precision) == (form, "fp32"):
+        precision = source.precision
+    return Variant(card.model, f"{form}-{precision}", form, precision)
 
 
 def _key(card: Card, variant: Variant) -> str:
     """Return the name of the variant in the cache: everything that decides its bytes, hashed. Raises ModelError."""
     source = _source_of(card, variant)
-    if source.precision == "fp32":
-        made_from = card.files[source.format].sha256  # type: ignore[index]
-    else:
-        made_from = _key(card, source)
     inputs: dict[str, Any] = {
-        "source": made_from,
+        "source": decides(card, source.format) if _is_source(card, source) else _key(card, source),
         "variant": variant.variant,
         "version": VERSION,
-        "tools": {name: _version(name) for name in TOOLS[variant.format]},
+        "tools": {name: version_of(name) for name in TOOLS[variant.format]},
     }
-    if variant.precision == "int8" and source.precision == "fp32":
+    if _calibrated(variant):
         from socbench.models.data import fingerprint
 
         inputs["calibration"] = fingerprint(card, "calibration")
+        if variant.format == "onnx" and card.quantise.op_types:
+            inputs["op_types"] = list(card.quantise.op_types)
     return digest_of(inputs)[:40]
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _calibrated(variant: Variant) -> bool:
+    """Say whether making the variant takes calibration data (OpenVINO's int8 takes over that of its source)."""
+    return variant.precision == "int8" and variant.format in ("onnx", "tflite")
 
 
 def _need_tools(card: Card, variant: Variant) -> None:
-    missing = [name for name in TOOLS[variant.format] if _version(name) is None]
+    missing = {name: how for name in TOOLS[variant.format] if (how := tool_missing(name)) is not None}
     if missing:
-        raise FailedError(
+        raise EnvironmentsError(
             f"{variant.variant} of {card.model} cannot be made: {' and '.join(missing)} not installed; "
-            "install what converters need with: pip install 'socbench[local]'"
+            f"install what converters need with: {' and '.join(dict.fromkeys(missing.values()))}"
         )
 
 
 def _if_built(card: Card, variant: Variant) -> Variant:
     """Return the variant with what is known of its file without making it."""
-    if _is_source(card, variant):
-        try:
-            return _own(card, variant)
-        except (ModelError, FailedError):  # build() says what is wrong with it
-            return variant
-    source = _source_of(card, variant)
-    needed = "onnx" if source.precision != "fp32" else source.format
-    if variant.format not in CONVERTED or needed not in card.files:
-        return variant
     try:
+        if _is_source(card, variant):
+            there = own_file_there(card, variant.format)
+            return variant if there is None else _own(card, variant, there)
+        if variant.format not in CONVERTED or _made_from(card, variant.format) not in card.files:
+            return variant
         return _load(cache_folder("variants") / _key(card, variant), variant) or variant
-    except ModelError:  # the calibration data are not here: it is not built, and build() says why it cannot be
+    except (ModelError, FailedError):  # it is not built, and build() says why it cannot be
         return variant
 
 
-def _own(card: Card, variant: Variant) -> Variant:
-    """Return a file of the card itself as a variant; what it says of itself is kept, so that it is read only once."""
-    path = _source_path(card, variant.format)
-    key = digest_of([_digest(path), str(path), variant.variant, msgspec.to_builtins(card.inputs), VERSION])[:40]
+def _own(card: Card, variant: Variant, path: Path) -> Variant:
+    """Return a file of the card itself as a variant; what it says of itself is kept, so that it is read only once.
+
+    Raises ModelError when a file in the card's folder is not the one that the card means.
+    """
+    source = card.files[variant.format]  # type: ignore[index]
+    if path == card.folder / source.path and digest(path) != source.sha256:
+        raise ModelError(f"{card.model}: {path} is not the file that its card means")
+    key = digest_of([digest(path), str(path), variant.variant, msgspec.to_builtins(card.inputs), VERSION])[:40]
     kept = cache_folder("facts") / f"{key}.json"
     try:
         found = msgspec.json.decode(kept.read_bytes(), type=Variant)
@@ -251,8 +232,10 @@ def _make(card: Card, variant: Variant, source: Path, folder: Path) -> Variant:
             "recipe": variant.recipe,
         }
         with tempfile.TemporaryDirectory() as scratch:
-            if variant.precision == "int8" and variant.format != "openvino":
+            if _calibrated(variant):
                 arguments |= _calibration_file(card, variant, source, Path(scratch))
+                if variant.format == "onnx" and card.quantise.op_types:
+                    arguments["op_types"] = list(card.quantise.op_types)
             child.call(variant.format, arguments, what=what)
         made = _described(card, replace(variant, path=str(work / name)))
         made = replace(
@@ -281,6 +264,8 @@ def _calibration_file(card: Card, variant: Variant, source: Path, folder: Path) 
     data = calibration(card)
     if data is None or data.count == 0:
         raise ModelError(f"{variant.variant} of {card.model} needs calibration data, and its card names none")
+    if len(card.inputs) != 1:
+        raise ModelError(f"{variant.variant} of {card.model} cannot be calibrated: it has {len(card.inputs)} inputs")
     (spec,) = with_layouts(card, inspect_file(source).inputs)[:1]
     path = folder / "calibration.npy"
     np.save(path, np.ascontiguousarray(arranged(data.inputs, card.inputs[0], spec)), allow_pickle=False)

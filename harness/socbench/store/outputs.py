@@ -31,8 +31,8 @@ class Outputs:
         self._compared: dict[Any, Fidelity | None] = {}
         self._references: dict[str, tuple[list[str], list[Tensor], int] | None] = {}
         query = (
-            'SELECT trial, repetition, stage, "index", name, dtype, count, sha256 FROM outputs WHERE session = ? '
-            'ORDER BY trial, repetition, stage, "index"'
+            'SELECT trial, repetition, stage, "index", name, dtype, shape, count, sha256 FROM outputs '
+            'WHERE session = ? ORDER BY trial, repetition, stage, "index"'
         )
         for row in database.rows(query, [session]):
             self._groups.setdefault((row["trial"], row["repetition"], row["stage"]), []).append(row)
@@ -63,10 +63,18 @@ class Outputs:
             if tensors:
                 loaded = self._load(tensors, _specs(repetitions[number].get("outputs")))
                 try:
-                    return None if loaded is None else metrics.accuracy(loaded, truth)
+                    return None if loaded is None else metrics.accuracy(loaded, truth, self._targets(trial, truth))
                 except ValueError:
                     return None
         return None
+
+    def _targets(self, trial: Json, truth: Json) -> Any:
+        """Return the pictures or masks of the truth ``(count, *shape)``, ``None`` where it has none."""
+        rows = self._groups.get((f"truth:{trial['model']}", 0, "reference"))
+        values = self._load(rows, []) if rows else None
+        if not rows or values is None:
+            return None
+        return values[0].reshape(-1, *(rows[0]["shape"] or ()))
 
     def _reference_id(self, trial: Json) -> str | None:
         named = trial.get("fidelity_to") or "reference"
@@ -106,7 +114,10 @@ class Outputs:
         """Return output tensors as real numbers; ``None`` when the bytes of one are not there or do not fit."""
         loaded = []
         for place, tensor in enumerate(tensors):
-            spec = specs[place] if place < len(specs) else {}
+            spec = next((one for one in specs if one.get("name") == tensor["name"]), None)
+            spec = spec if spec is not None else specs[place] if place < len(specs) else {}
+            if spec.get("dtype") not in (None, tensor["dtype"]):
+                spec = {}  # reduced on the device (indices): no longer what the file's output is
             data = self._data(tensor["sha256"])
             if data is None:
                 return None

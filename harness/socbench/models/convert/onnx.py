@@ -13,17 +13,24 @@ _OPSET_PER_CHANNEL = 13
 
 
 def make(
-    source: str, target: str, precision: str, recipe: str | None, calibration: str | None = None, input: str = ""
+    source: str,
+    target: str,
+    precision: str,
+    recipe: str | None,
+    calibration: str | None = None,
+    input: str = "",
+    op_types: list[str] | None = None,
 ) -> dict[str, Any]:
     """Write ``target`` from the fp32 file ``source``.
 
     ``calibration``: a .npy file ``(count, *shape)`` float32 for the tensor ``input``. ``recipe``: ``reduced`` takes
-    weights of 7 bits. Raises ModelError for a precision that this format does not have.
+    weights of 7 bits. ``op_types``: only these operations are quantised. Raises ModelError for a precision that this
+    format does not have.
     """
     if precision == "fp16":
         _fp16(source, target)
     elif precision == "int8":
-        _int8(source, target, recipe == "reduced", calibration or "", input)
+        _int8(source, target, recipe == "reduced", calibration or "", input, op_types)
     elif precision == "int8_dynamic":
         _dynamic(source, target)
     else:
@@ -39,7 +46,7 @@ def _fp16(source: str, target: str) -> None:
     onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
 
 
-def _int8(source: str, target: str, reduced: bool, calibration: str, name: str) -> None:
+def _int8(source: str, target: str, reduced: bool, calibration: str, name: str, op_types: list[str] | None) -> None:
     """QDQ with uint8 activations and int8 weights, one scale a channel, ranges by min-max over the calibration data."""
     import numpy as np
     import onnx
@@ -73,6 +80,7 @@ def _int8(source: str, target: str, reduced: bool, calibration: str, name: str) 
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=reduced,
+            op_types_to_quantize=op_types,
         )
 
 

@@ -15,6 +15,11 @@ def make(
 
     Raises ModelError for a precision that this format does not have.
     """
+    if precision == "fp32":  # of a file whose weights are stored as fp16
+        from socbench.models.convert.tflite_source import widened
+
+        widened(source, target)
+        return {"companions": []}
     from ai_edge_quantizer import qtyping, quantizer, recipe_manager
     from ai_edge_quantizer import recipe as ready
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
