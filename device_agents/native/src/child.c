@@ -463,21 +463,42 @@ static _Noreturn void unwritable(const OutputFile *file) {
   fail(full ? "disk_full" : "run_failed", full ? "free space on the device" : NULL, "%s cannot be written: %s", file->path, reason);
 }
 
-/* Runs every input once and writes the outputs to out/SHA256.bin. */
-static void write_outputs(Session *session, const Inputs *inputs, void **buffers, const char *stage) {
+/* Puts the index of the largest element along the last axis in place of the elements. */
+static const void *largest(const void *data, Dtype *dtype, int64_t *shape, int *rank) {
+  static int32_t *indices;
+  int64_t along = *rank ? shape[*rank - 1] : 1, rows = *rank ? element_count(shape, *rank - 1) : 1;
+  free(indices);
+  indices = take(sizeof *indices * (size_t)(rows > 0 ? rows : 1));
+  for (int64_t row = 0; row < rows; row++)
+    for (int64_t i = 1; i < along; i++) {
+      double best = get_element(*dtype, data, (size_t)(row * along + indices[row])), value = get_element(*dtype, data, (size_t)(row * along + i));
+      if (value > best || (value != value && best == best)) indices[row] = (int32_t)i; /* NaN counts as largest, as in NumPy */
+    }
+  *dtype = INT32;
+  if (*rank) --*rank;
+  return indices;
+}
+
+/* Runs every input once and writes the outputs to out/SHA256.bin. `keep`: by output, all, argmax or none. */
+static void write_outputs(Session *session, const Inputs *inputs, void **buffers, const char *stage, const Json *keep) {
   OutputFile *files = take(sizeof *files * (size_t)session->output_count);
   mkdir("out", 0755);
   for (int64_t index = 0; index < inputs->count; index++) {
     fit_inputs(inputs, index, session->inputs, session->input_count, buffers);
     session->bind(session, buffers);
     if (!session->run(session)) run_failed(session);
+    const Json *wanted = is_null(keep) ? NULL : keep->first;
     for (int i = 0; i < session->output_count; i++) {
       OutputFile *file = &files[i];
       int64_t shape[MAX_RANK];
       int rank;
+      const char *word = string_or(wanted, "all");
+      wanted = wanted ? wanted->next : NULL;
+      if (strcmp(word, "none") == 0) continue;
       const void *data = session->output(session, i, &file->dtype, shape, &rank);
+      if (element_count(shape, rank) < 0) fail("run_failed", NULL, "output %s is too large", session->outputs[i].name);
+      if (strcmp(word, "argmax") == 0) data = largest(data, &file->dtype, shape, &rank);
       int64_t elements = element_count(shape, rank);
-      if (elements < 0) fail("run_failed", NULL, "output %s is too large", session->outputs[i].name);
       size_t size = (size_t)elements * dtype_size(file->dtype);
       if (index == 0) {
         file->rank = rank;
@@ -496,9 +517,10 @@ static void write_outputs(Session *session, const Inputs *inputs, void **buffers
   Text event = {0};
   begin(&event, "outputs");
   addf(&event, ",\"stage\":\"%s\",\"count\":%lld,\"tensors\":[", stage, (long long)inputs->count);
-  for (int i = 0; i < session->output_count; i++) {
+  for (int i = 0, written = 0; i < session->output_count; i++) {
+    if (!files[i].path) continue;
     close_output(&files[i]);
-    add(&event, i ? ",{\"name\":" : "{\"name\":");
+    add(&event, written++ ? ",{\"name\":" : "{\"name\":");
     add_string(&event, session->outputs[i].name);
     addf(&event, ",\"dtype\":\"%s\",\"shape\":", dtype_name(files[i].dtype));
     add_shape(&event, files[i].shape, files[i].rank);
@@ -514,7 +536,7 @@ static void write_outputs(Session *session, const Inputs *inputs, void **buffers
 static void measured_part(Session *session, const Inputs *inputs, void **buffers, Text *done) {
   Settings settings = read_settings(member(session->trial, "settings"));
   enter(session, "check");
-  write_outputs(session, inputs, buffers, "before");
+  write_outputs(session, inputs, buffers, "before", NULL);
   fit_inputs(inputs, 0, session->inputs, session->input_count, buffers);
   session->bind(session, buffers);
   enter(session, "warmup");
@@ -526,7 +548,7 @@ static void measured_part(Session *session, const Inputs *inputs, void **buffers
   Counters after = read_counters();
   add_done(done, count, ns, stopped_by, &before, &after);
   enter(session, "check");
-  write_outputs(session, inputs, buffers, "after");
+  write_outputs(session, inputs, buffers, "after", NULL);
 }
 
 /* What is established once everything timed is over. What was measured stands: a profiler that fails costs its rows. */
@@ -585,7 +607,7 @@ static void repetition(const Json *trial) {
     enter(session, "dataset");
     Counters before = read_counters();
     int64_t begin_ns = now_ns(session);
-    write_outputs(session, &inputs, buffers, "dataset");
+    write_outputs(session, &inputs, buffers, "dataset", member(member(trial, "dataset"), "keep"));
     Counters after = read_counters();
     add_done(&done, inputs.count, now_ns(session) - begin_ns, "max_count", &before, &after);
   } else {

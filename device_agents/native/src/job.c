@@ -40,6 +40,13 @@ static void check_inputs(const Json *given, const char *where) {
   need(is_object(given), given, "an object or null", "%s", where);
   const Json *count = member(given, "count"), *inputs = member(given, "inputs");
   need(is_int(count, 1, INT64_MAX), count, "an integer of at least 1", "%s.count", where);
+  const Json *keep = member(given, "keep");
+  bool known = is_null(keep) || keep->type == JSON_ARRAY;
+  for (const Json *word = known && keep ? keep->first : NULL; word; word = word->next) {
+    const char *text = string_or(word, "");
+    known = known && (strcmp(text, "all") == 0 || strcmp(text, "argmax") == 0 || strcmp(text, "none") == 0);
+  }
+  need(known, keep, "a list of all, argmax, none", "%s.keep", where);
   need(inputs && inputs->type == JSON_ARRAY && inputs->count, inputs, "a list of tensors", "%s.inputs", where);
   int index = 0;
   for (const Json *tensor = inputs->first; tensor; tensor = tensor->next, index++) {

@@ -49,10 +49,10 @@ static const char *read_sensor(Sensor *sensor, int64_t *value) {
   }
   text[size] = 0;
   int64_t number = strtoll(text, &end, 10);
-  if (end == text) return "not a number";
+  if (end == text) return textf("not a number: '%.*s'", (int)strcspn(text, "\n") > 20 ? 20 : (int)strcspn(text, "\n"), text);
   number *= sensor->factor; /* rounded down, as the Python agent does */
   *value = number / sensor->divisor - (number % sensor->divisor < 0);
-  if (sensor->kind == TEMPERATURE && (*value < COLDEST || *value > HOTTEST)) return "impossible reading";
+  if (sensor->kind == TEMPERATURE && (*value < COLDEST || *value > HOTTEST)) return textf("impossible reading: %lld", (long long)*value);
   return NULL;
 }
 
@@ -198,7 +198,7 @@ static void take_thermalservice(const char *text, Take *take_row, void *to) {
     char *source = textf("thermalservice:%s:%s", types[number], copy_of(name + 6, (size_t)(stop - name - 6)));
     double milli = strtod(value, NULL) * 1000;
     bool possible = milli >= COLDEST && milli <= HOTTEST;
-    take_row(to, TEMPERATURE, source, possible, possible ? (int64_t)rint(milli) : 0, "impossible reading");
+    take_row(to, TEMPERATURE, source, possible, possible ? (int64_t)rint(milli) : 0, textf("impossible reading: %.*s", (int)strcspn(value, ","), value));
     any = true;
     free(source);
   }
