@@ -77,7 +77,7 @@ def check_words(what: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 def settings_of(request: RunRequest, suite: Suite | None, scenario: str) -> MeasuringSettings:
     """Return when measuring ends: the suite's settings, put over by what the command line says."""
-    settings = suite.settings if suite else MeasuringSettings()
+    settings = request.settings or (suite.settings if suite else MeasuringSettings())
     if request.min_time_s is not None:
         settings = dataclasses.replace(
             settings, min_time_s=request.min_time_s, max_time_s=max(settings.max_time_s, 4 * request.min_time_s)

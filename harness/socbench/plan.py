@@ -27,6 +27,7 @@ from socbench.records import (
     Device,
     Failure,
     Json,
+    MeasuringSettings,
     Plan,
     PlannedRepetition,
     TrialPlan,
@@ -46,8 +47,8 @@ class RunRequest:
 
     ``targets`` are model names or files of the user's. ``shapes`` maps an input's name to its shape. ``ab`` holds the
     two arms as written (``runtime=litert,delegate=cpu:xnnpack``). ``repeat`` is repetitions a trial, for ``ab`` pairs.
-    ``environment`` limits the rows to one environment; ``every_environment`` makes a row for each place that a delegate
-    has (the doctor's way) instead of the best.
+    ``settings`` are a plan file's, instead of the suite's. ``environment`` limits the rows to one environment;
+    ``every_environment`` makes a row for each place that a delegate has (the doctor's way) instead of the best.
     """
 
     targets: tuple[str, ...] = ()
@@ -81,6 +82,7 @@ class RunRequest:
     rate_hz: float | None = None
     max_temperature_c: float | None = None
     power_log: Path | None = None
+    settings: MeasuringSettings | None = None
     argv: tuple[str, ...] = ()
 
 
@@ -129,7 +131,11 @@ def expand(
     check_names(request, devices)
     arms: list[tuple[str | None, RunRequest]] = [(None, request)]
     if request.ab is not None:
-        arms = [(name, _arm(request, text, devices)) for name, text in zip("AB", request.ab, strict=True)]
+        arms = [(name, _arm(request, text)) for name, text in zip("AB", request.ab, strict=True)]
+    for _, asked in arms:
+        check_names(asked, devices)
+        if asked.environment is not None and asked.environment != request.environment:
+            _check_environment(asked.environment, devices)
     trials: list[TrialPlan] = []
     for abilities in devices:
         for model in models:
@@ -146,12 +152,12 @@ def expand(
 def runtimes_needed(request: RunRequest, models: Sequence[ModelChoice], suite: Suite | None) -> tuple[str, ...]:
     """Return the runtimes that a device must be asked about: those named, else those that take a file of the models.
 
-    Raises UsageError for a runtime, precision or scenario that nobody knows, before any device is touched.
+    Raises UsageError for a runtime, delegate, precision or scenario that nobody knows, before any device is touched.
     """
     request = _with_suite(request, suite)
-    check_words("runtime", request.runtimes, RUNTIMES)
-    check_words("precision", request.precisions, PRECISIONS)
-    check_words("scenario", request.scenarios, SCENARIOS)
+    check_names(request, ())
+    for arm in request.ab or ():
+        check_names(_arm(request, arm), ())
     words = [pair.partition("=") for arm in request.ab or () for pair in arm.split(",")]
     named = [*request.runtimes, *(value.strip() for name, _, value in words if name.strip() == "runtime")]
     check_words("runtime", named, RUNTIMES)
@@ -192,7 +198,7 @@ def _with_suite(request: RunRequest, suite: Suite | None) -> RunRequest:
     )
 
 
-def _arm(request: RunRequest, text: str, devices: Sequence[DeviceAbilities]) -> RunRequest:
+def _arm(request: RunRequest, text: str) -> RunRequest:
     """Return the request of one arm of ``--ab``: ``field=value`` pairs put over the rest."""
     changes: dict[str, object] = {}
     for pair in text.split(","):
@@ -211,11 +217,7 @@ def _arm(request: RunRequest, text: str, devices: Sequence[DeviceAbilities]) -> 
         else:
             plural = {"runtime": "runtimes", "delegate": "delegates", "precision": "precisions", "model": "targets"}
             changes[plural[name]] = (value,)
-    if "environment" in changes:
-        _check_environment(str(changes["environment"]), devices)
-    arm = dataclasses.replace(request, **changes)  # type: ignore[arg-type]
-    check_names(arm, devices)
-    return arm
+    return dataclasses.replace(request, **changes)  # type: ignore[arg-type]
 
 
 def _check_environment(name: str, devices: Sequence[DeviceAbilities]) -> None:

@@ -40,6 +40,7 @@ class Head(msgspec.Struct, frozen=True):
     advice: str | None = None
     reason: str | None = None
     delegation: str | None = None
+    boot_id: str | None = None
     tensors: msgspec.Raw = msgspec.Raw()
     rows: msgspec.Raw = msgspec.Raw()
     latency_ns: msgspec.Raw = msgspec.Raw()

@@ -16,6 +16,8 @@ from socbench.transports.base import Completed, Deadline, Transport
 _RESERVE_BYTES = 16 * 1024 * 1024
 """Left free on the device for events and outputs."""
 
+_WORTH_TELLING_BYTES = 100_000
+
 _PROBE = r"""
 mkdir -p "$1" && cd "$1" || exit 9
 shift; i=0
@@ -41,11 +43,20 @@ done
 
 @dataclass(frozen=True)
 class DeviceFile:
-    """A file that must lie in the device's ``blobs`` folder under ``name`` (``SHA256.tflite``, ``SHA256.d/m.bin``)."""
+    """A file that must lie in the device's ``blobs`` folder under ``name`` (``SHA256.tflite``, ``SHA256.d/m.bin``).
+
+    ``what`` is what people call it: ``resnet8 onnx-fp32``, ``inputs of resnet8``.
+    """
 
     source: Path
     sha256: str
     name: str
+    what: str = ""
+
+    @property
+    def title(self) -> str:
+        """What people call it, else its name on the host."""
+        return self.what or self.source.name
 
     @property
     def size_bytes(self) -> int:
@@ -89,7 +100,7 @@ def provision(
     if not damaged:
         return Provisioned(tuple(file.name for file in missing), size, len(wanted) - len(missing))
     raise FailedError(
-        f"{damaged[0].source.name} arrived damaged on {channel.address} twice (other hash): check cable and storage"
+        f"{damaged[0].title} arrived damaged on {channel.address} twice (other hash): check cable and storage"
     )
 
 
@@ -141,7 +152,8 @@ def _push_batch(
     if not files:
         return []
     for file in files:
-        say(f"copying {file.source.name} ({file.size_bytes / 1e6:.1f} MB) to {channel.address}")
+        if file.size_bytes >= _WORTH_TELLING_BYTES:
+            say(f"copying {file.title} ({file.size_bytes / 1e6:.1f} MB) to {channel.address}")
         channel.retry(lambda transport, file=file: _push(transport, blobs, file, deadline))  # type: ignore[misc]
     pairs = [word for file in files for word in (file.sha256, file.name)]
     command = ["sh", "-c", _VERIFY, "sh", str(blobs), *pairs]
@@ -162,5 +174,5 @@ def _push(transport: Transport, blobs: PurePosixPath, file: DeviceFile, deadline
         if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise disk_full(transport.address, file.size_bytes, None) from problem
         raise FailedError(
-            f"{transport.address} refuses {file.source.name}: {problem.strerror or os.strerror(problem.errno or 0)}"
+            f"{transport.address} refuses {file.title}: {problem.strerror or os.strerror(problem.errno or 0)}"
         ) from problem

@@ -79,7 +79,7 @@ class PythonAgent:
         with tempfile.TemporaryDirectory(prefix="socbench-") as scratch:
             source = Path(scratch) / "agent.tar"
             source.write_bytes(archive)
-            provision(channel, [DeviceFile(source, sha256, name)], deadline=deadline, say=say)
+            provision(channel, [DeviceFile(source, sha256, name, "the agent")], deadline=deadline, say=say)
         root = channel.transport.root
         unpack = ["sh", "-c", _UNPACK, "sh", str(root / "blobs" / name), str(root / "agent"), sha256]
         done = channel.retry(lambda transport: transport.run(unpack, deadline=deadline))

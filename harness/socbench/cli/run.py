@@ -19,6 +19,8 @@ app, command = single_command(
         "socbench run my.onnx --shape image=1,3,224,224",
         "socbench run -d local,ssh:pi@board --label 'board against laptop'",
         "socbench run resnet8 --ab runtime=litert runtime=onnxruntime",
+        "socbench run nightly.yaml  # models, devices and settings from a file",
+        "socbench run resnet8 -d adb:SERIAL --detach  # unplug it; later: socbench collect",
         "socbench run --plan-only  # what would run, and how long",
         "socbench run --resume latest  # go on with an interrupted session",
     )
@@ -30,8 +32,9 @@ def run(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL|FILE ...]",
-            help="Names of models (see socbench models) or files: .tflite, .onnx, .xml.  [default: those of the suite]",
+            metavar="[MODEL|FILE|PLAN.yaml ...]",
+            help="Names of models (see socbench models), files (.tflite, .onnx, .xml), or one plan: a YAML file with "
+            "models, devices and the like.  [default: the suite's models]",
             autocompletion=complete.models,
             show_default=False,
         ),
@@ -134,6 +137,9 @@ def run(
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Print the plan, its time and what is left out, and run nothing.")
     ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Start the plan on the devices and leave; socbench collect fetches it.")
+    ] = False,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -157,6 +163,8 @@ def run(
 
     if resume is not None and (targets or suite):
         raise UsageError(f"--resume {resume} goes on with that session's own plan: leave models and --suite away")
+    if resume is not None and (detach or plan_only):
+        raise UsageError(f"--resume {resume} runs what is missing: leave --detach and --plan-only away")
     request = RunRequest(
         targets=tuple(targets or ()),
         suite=suite or (None if targets or resume else "quick"),
@@ -180,6 +188,7 @@ def run(
         label=label,
         seed=seed,
         wait=not no_wait,
+        detach=detach,
         argv=("socbench", *sys.argv[1:]),
     )
     if plan_only:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from socbench.cli.output import message, print_json
 from socbench.cli.plan_table import plan_json, print_plan
 from socbench.cli.progress import watching
 from socbench.plan import RunRequest
+
+if TYPE_CHECKING:
+    from socbench.session import SessionResult
 
 
 def show_plan(request: RunRequest, *, as_json: bool) -> int:
@@ -37,11 +41,31 @@ def run_and_show(request: RunRequest, *, resume: str | None, store: Path, as_jso
         if resume is None:
             result = run_session(request, store=store, progress=progress)
         else:
-            result = resume_session(resume, store=store, progress=progress)
+            result = resume_session(resume, store=store, progress=progress, wait=request.wait)
+    return show_ended(result, argv=request.argv, store=store, as_json=as_json)
+
+
+def collect_and_show(session: str, *, argv: Sequence[str], wait: bool, store: Path, as_json: bool) -> int:
+    """Fetch what a detached run measured and print it; returns the exit code."""
+    from socbench.session import resume_session
+
+    with watching() as progress:
+        result = resume_session(session, store=store, progress=progress, collect=True, wait=wait)
+    return show_ended(result, argv=argv, store=store, as_json=as_json)
+
+
+def show_ended(result: SessionResult, *, argv: Sequence[str], store: Path, as_json: bool) -> int:
+    """Print what came of a session, and how to get its report; returns the exit code."""
+    from socbench.session import store_option
+
+    if result.status == "detached":
+        if as_json:
+            print_json([{"session": result.session, "status": "running"}])
+        return result.exit_code
     show_results(result.session, store=store, as_json=as_json)
-    if not as_json and result.status != "interrupted":  # the session itself has said how to go on with it
-        at_store = f" --store {shlex.quote(str(store))}" if "--store" in request.argv else ""
-        message(f"Session {result.session}. Report: socbench report {result.session} -o report.html{at_store}")
+    if not as_json and result.status.startswith("complete"):  # otherwise the session has said how to go on with it
+        report = f"socbench report {result.session} -o report.html{store_option(argv, store)}"
+        message(f"Session {result.session}. Report: {report}")
     return result.exit_code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,19 +60,25 @@ def resolve_cores(
     """
     if choice is None:
         return None
+    check_cores(choice)
     if choice in ("big", "little"):
         return _by_clock(choice, clusters, device)
     cpus = _listed(choice)
-    if not cpus:
-        raise UsageError(
-            f"--cores {choice!r} is neither big, little, a mask such as 0xf0 nor a list such as 4-7: write one of them"
-        )
     known = {cpu for cluster in clusters for cpu in cluster.cpus}
     missing = sorted(set(cpus) - known)
     if known and missing:
         there = ",".join(map(str, sorted(known)))
         raise UsageError(f"--cores {choice} names CPU {missing[0]}, which {device} does not have: it has {there}")
     return cpus
+
+
+def check_cores(choice: str) -> None:
+    """Raise UsageError for a choice of cores that no device could understand."""
+    if choice in ("big", "little") or _listed(choice):
+        return
+    near = difflib.get_close_matches(choice, ("big", "little"), n=1)
+    meant = f"did you mean {near[0]}?" if near else "write one of them"
+    raise UsageError(f"--cores {choice!r} is neither big, little, a mask such as 0xf0 nor a list such as 4-7: {meant}")
 
 
 def _by_clock(choice: str, clusters: Sequence[CoreCluster], device: str) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Runs plans on devices: ``run_session``, ``resume_session``, ``plan_session``."""
 
 from socbench.session.progress import DeviceProgress, LogProgress, Progress, SilentProgress
+from socbench.session.requests import store_option
 from socbench.session.run import SessionResult, plan_session, resume_session, run_session
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "plan_session",
     "resume_session",
     "run_session",
+    "store_option",
 ]

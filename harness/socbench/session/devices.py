@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -18,9 +20,11 @@ from socbench.agents.channel import Channel
 from socbench.agents.environments import agent_in, installed_for
 from socbench.agents.native import NativeAgent
 from socbench.agents.python import PythonAgent, probe
+from socbench.devices.config import load_config
+from socbench.devices.discovery import open_device
 from socbench.devices.facts import read_facts
 from socbench.devices.identity import identify
-from socbench.errors import ChannelError, SocbenchError, UsageError
+from socbench.errors import ChannelError, FailedError, Interrupted, SocbenchError, UsageError
 from socbench.plan import DeviceAbilities
 from socbench.records import Json
 from socbench.session.lease import DeviceLease, HostLease
@@ -31,11 +35,15 @@ KINDS: Final[dict[str, AgentKind]] = {"python": PythonAgent(), "native": NativeA
 _SETUP_S: Final = 300.0
 _PROBE_S: Final = 600.0
 _RENEW_S: Final = 30.0
+_LOOK_AGAIN_S: Final = 2.0
+_JOB: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LEFTOVERS = r"""
 cd "$1/sessions" 2>/dev/null || exit 0
 for job in */; do
   job=${job%/}
-  if [ -f "$job/pid" ] && ! tail -c 400 "$job/events.jsonl" 2>/dev/null | grep -q '"type":"end"'; then echo "$job"; fi
+  if [ -f "$job/pid" ] && ! tail -c 400 "$job/events.jsonl" 2>/dev/null | grep -q '"type":"end"'; then
+    if grep -q '"orphan_after_s":null' "$job/job.json" 2>/dev/null; then echo "alone $job"; else echo "host $job"; fi
+  fi
 done
 """
 
@@ -48,15 +56,15 @@ class OpenDevice:
     channel: Channel
     agent: Agent
     abilities: DeviceAbilities
-    host_lease: HostLease
+    host_lease: HostLease | None
     device_lease: DeviceLease | None
     orphan_after_s: float | None
     renewed_s: float = 0.0
 
     @property
     def shares_host(self) -> bool:
-        """This machine, or a fake device on it."""
-        return self.device_lease is None
+        """This machine."""
+        return self.address == "local"
 
     @property
     def cool_down(self) -> Json:
@@ -75,7 +83,8 @@ class OpenDevice:
             if self.device_lease is not None:
                 self.device_lease.release()
         self.channel.close()
-        self.host_lease.release()
+        if self.host_lease is not None:
+            self.host_lease.release()
 
 
 def open_devices(
@@ -88,10 +97,12 @@ def open_devices(
     stop: threading.Event,
     say: Callable[[str], None],
     step: Callable[[str], None],
+    hold: bool = True,
 ) -> list[OpenDevice]:
-    """Open every device, side by side, and ask it about ``runtimes``.
+    """Open every device, side by side, and ask it about ``runtimes`` (about nothing when there are none).
 
-    When one can't be opened the others are given back and its error is raised.
+    ``hold`` false takes no lease and stops nothing: to look, not to measure. When one can't be opened the others are
+    given back and its error is raised.
 
     Raises UsageError for an address or agent that nobody knows, FailedError for one in use (``wait`` false),
     ChannelError for one that can't be reached, AgentError for one that can't run the agent.
@@ -104,7 +115,8 @@ def open_devices(
 
     def one(address: str) -> None:
         try:
-            opened.append(_open(address, session, KINDS[agent], runtimes, wait, stop, say, step))
+            asked = _Asked(session, runtimes, wait, stop, say, step)
+            opened.append(_open(address, KINDS[agent], asked) if hold else _look(address, KINDS[agent], asked))
         except SocbenchError as problem:
             problems.append(problem)
 
@@ -122,42 +134,96 @@ def open_devices(
     return sorted(opened, key=lambda device: names.index(device.address))
 
 
-def _open(
-    address: str,
-    session: str,
-    kind: AgentKind,
-    runtimes: tuple[str, ...],
-    wait: bool,
-    stop: threading.Event,
-    say: Callable[[str], None],
-    step: Callable[[str], None],
-) -> OpenDevice:
+@dataclass(frozen=True)
+class _Asked:
+    """What every device of a session is opened with."""
+
+    session: str
+    runtimes: tuple[str, ...]
+    wait: bool
+    stop: threading.Event
+    say: Callable[[str], None]
+    step: Callable[[str], None]
+
+
+@contextlib.contextmanager
+def _holding(address: str, asked: _Asked) -> Iterator[tuple[Channel, HostLease, DeviceLease | None]]:
+    """Take a device's leases and its channel; they are given back when what is done with them fails."""
     shares_host = address == "local"
     lease = HostLease(address, PurePosixPath(local_root()) if shares_host else None)
-    lease.take(session, wait=wait, stop=stop, say=say)
-    channel = None
+    lease.take(asked.session, wait=asked.wait, stop=asked.stop, say=asked.say)
+    channel = on_device = None
     try:
-        step(f"asking {address} what it can do")
-        channel = Channel(address, stop=stop, patience_s=_patience_s(), lost=lambda why: say(f"{why}: reconnecting"))
-        on_device = None if shares_host else DeviceLease(channel)
-        if on_device is not None:
-            on_device.take(session, wait=wait, stop=stop, say=say)
-        agent, abilities = _ask(channel, kind, session, runtimes, step)
+        channel = _channel(address, asked)
+        if not shares_host:
+            on_device = DeviceLease(channel)
+            on_device.take(asked.session, wait=asked.wait, stop=asked.stop, say=asked.say)
+        yield channel, lease, on_device
     except BaseException:
         if channel is not None:
+            with contextlib.suppress(ChannelError):
+                if on_device is not None:
+                    on_device.release()
             channel.close()
         lease.release()
         raise
-    return OpenDevice(address, channel, agent, abilities, lease, on_device, _orphan_after_s(shares_host))
 
 
-def _ask(
-    channel: Channel, kind: AgentKind, session: str, runtimes: tuple[str, ...], step: Callable[[str], None]
-) -> tuple[Agent, DeviceAbilities]:
-    """Install the agent and return it with what the device is and can do."""
-    deadline = Deadline.after(_SETUP_S, f"the agent on {channel.address}")
-    agent = kind.install(channel, deadline=deadline, say=step)
-    _stop_leftovers(channel, agent, session)
+def _channel(address: str, asked: _Asked) -> Channel:
+    return Channel(
+        address,
+        opener=partial(open_device, config=load_config()),
+        stop=asked.stop,
+        patience_s=_patience_s(),
+        lost=lambda why: asked.say(f"{why}: reconnecting"),
+    )
+
+
+def _open(address: str, kind: AgentKind, asked: _Asked) -> OpenDevice:
+    with _holding(address, asked) as (channel, lease, on_device):
+        asked.step(f"asking {address} what it can do" if asked.runtimes else f"reaching {address}")
+        agent = _install(channel, kind, asked.step)
+        settle_leftovers(channel, agent, asked.session, wait=asked.wait, stop=asked.stop, say=asked.say)
+        abilities = _ask(channel, agent, asked)
+        return OpenDevice(address, channel, agent, abilities, lease, on_device, _orphan_after_s(address == "local"))
+
+
+def _look(address: str, kind: AgentKind, asked: _Asked) -> OpenDevice:
+    asked.step(f"asking {address} what it can do")
+    channel = _channel(address, asked)
+    try:
+        agent = _install(channel, kind, asked.step)
+        return OpenDevice(address, channel, agent, _ask(channel, agent, asked), None, None, None)
+    except BaseException:
+        channel.close()
+        raise
+
+
+@contextlib.contextmanager
+def hold_device(
+    address: str, *, wait: bool, say: Callable[[str], None], step: Callable[[str], None]
+) -> Iterator[Channel]:
+    """Hold one device for something else than a session (setting it up, cleaning it), without an agent on it.
+
+    Raises as :func:`open_devices`.
+    """
+    asked = _Asked(f"devices-{os.getpid()}", (), wait, threading.Event(), say, step)
+    with _holding(address, asked) as (channel, lease, on_device):
+        yield channel
+    with contextlib.suppress(ChannelError):
+        if on_device is not None:
+            on_device.release()
+    channel.close()
+    lease.release()
+
+
+def _install(channel: Channel, kind: AgentKind, step: Callable[[str], None]) -> Agent:
+    return kind.install(channel, deadline=Deadline.after(_SETUP_S, f"the agent on {channel.address}"), say=step)
+
+
+def _ask(channel: Channel, agent: Agent, asked: _Asked) -> DeviceAbilities:
+    """Return what the device is and what it can do."""
+    deadline = Deadline.after(_SETUP_S, f"{channel.address} to say what it is")
     facts = channel.retry(lambda transport: read_facts(transport, deadline))
     device = identify(facts, channel.address)
     if channel.address.startswith("fake:"):
@@ -166,10 +232,10 @@ def _ask(
         device = dataclasses.replace(device, key=f"fake-{name}", name=f"fake device {name}", emulated=True)
     boot_id = facts.get("boot_id")
     boot = str(boot_id) if boot_id else None
-    found = probe(agent, device.key, boot, runtimes, deadline=Deadline.after(_PROBE_S, "the probe"))
+    found = probe(agent, device.key, boot, asked.runtimes, deadline=Deadline.after(_PROBE_S, "the probe"))
     if channel.address == "local" and agent.python is not None:
-        found += _in_environments(agent, device.key, boot, runtimes, step)
-    return agent, DeviceAbilities(device, tuple(found))
+        found += _in_environments(agent, device.key, boot, asked.runtimes, asked.step)
+    return DeviceAbilities(device, tuple(found))
 
 
 def _in_environments(
@@ -184,18 +250,50 @@ def _in_environments(
     return found
 
 
-def _stop_leftovers(channel: Channel, agent: Agent, session: str) -> None:
-    """Stop jobs that a dead host left running here: nothing else may run beside what is measured.
+def settle_leftovers(
+    channel: Channel,
+    agent: Agent,
+    session: str,
+    *,
+    wait: bool,
+    stop: threading.Event,
+    say: Callable[[str], None],
+) -> None:
+    """See to jobs of other sessions that still run here: nothing else may run beside what is measured.
 
-    What they measured stays on the device, and their session can be resumed. This session's own is read on.
+    What a dead host left is stopped; it stays on the device and its session can be resumed. A detached run has the
+    device: it is waited for, or with ``wait`` false FailedError says whose it is. This session's own is read on.
     """
-    deadline = Deadline.after(_SETUP_S, "the agents of dead sessions")
-    root = channel.transport.root
-    command = ["sh", "-c", _LEFTOVERS, "sh", str(root)]
+    said = False
+    while True:
+        detached = []
+        for job, alone in running_jobs(channel):
+            if job == session or job.startswith(f"{session}."):
+                continue
+            folder = channel.transport.root / "sessions" / job
+            if not alone:
+                agent.stop(folder, deadline=Deadline.after(_SETUP_S, "the agents of dead sessions"))
+            elif agent.status(folder, deadline=Deadline.after(_SETUP_S, "a detached run")).get("running"):
+                detached.append(job.partition(".")[0])
+        if not detached:
+            return
+        who = f"{channel.address} is in use by the detached session {detached[0]}"
+        if not wait:
+            raise FailedError(f"{who}: try again later, or leave --no-wait away to wait for it")
+        if not said:
+            say(f"{who}: waiting until it is done (Ctrl-C gives up)")
+            said = True
+        if stop.wait(_LOOK_AGAIN_S):
+            raise Interrupted(f"stopped while waiting for {channel.address}; nothing was run")
+
+
+def running_jobs(channel: Channel) -> list[tuple[str, bool]]:
+    """Return the jobs on a device that have not ended, as far as their files say; true for detached ones."""
+    deadline = Deadline.after(_SETUP_S, "the jobs on the device")
+    command = ["sh", "-c", _LEFTOVERS, "sh", str(channel.transport.root)]
     done = channel.retry(lambda transport: transport.run(command, deadline=deadline))
-    for job in done.stdout.decode("utf-8", "replace").splitlines()[:100]:
-        if job != session and not job.startswith(f"{session}."):
-            agent.stop(root / "sessions" / job, deadline=deadline)
+    words = (line.partition(" ") for line in done.stdout.decode("utf-8", "replace").splitlines()[:100])
+    return [(name, alone == "alone") for alone, _, name in words if _JOB.fullmatch(name)]
 
 
 def _orphan_after_s(shares_host: bool) -> float:

@@ -49,6 +49,7 @@ class DeviceJournal:
     delegation: dict[str, str] = field(default_factory=dict)
     job_error: Failure | None = None
     ended: str | None = None
+    boot_id: str | None = None
 
     def __post_init__(self) -> None:
         self._spans: dict[str | None, list[tuple[Path, int, int]]] = defaultdict(list)
@@ -79,7 +80,9 @@ class DeviceJournal:
             spans[-1] = (path, spans[-1][1], spans[-1][2] + followed.length)
         else:
             spans.append((path, followed.offset, followed.length))
-        if head.type == "end":
+        if head.type == "hello":
+            self.boot_id = head.boot_id
+        elif head.type == "end":
             self.ended = head.reason or "complete"
         if head.trial is None or head.repetition is None:
             if head.type == "error":

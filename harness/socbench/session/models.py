@@ -24,6 +24,7 @@ from socbench.plan import DeviceAbilities, ModelChoice, RunRequest
 from socbench.records import Failure, Json, Plan, TrialPlan, Variant
 
 if TYPE_CHECKING:
+    from socbench.models.cards import Card
     from socbench.models.data import Dataset
     from socbench.models.inputs import InputData
 
@@ -92,6 +93,7 @@ def _unlabelled(model: ModelChoice, say: Callable[[str], None]) -> Failure | Non
 class Gathered:
     """What a session was given beside its plan: files by trial, references, and what session.json says of models.
 
+    ``unchecked`` says of a reference that could not be computed why: rows that are compared with it have no fidelity.
     ``references`` are pairs as ``socbench.store.events.reference_tables`` takes them; ``raw`` their bytes by sha256.
     """
 
@@ -101,15 +103,19 @@ class Gathered:
     models: dict[str, Json] = field(default_factory=dict)
     truth: dict[str, Json] = field(default_factory=dict)
     fidelity_to: dict[str, str] = field(default_factory=dict)
+    unchecked: dict[str, str] = field(default_factory=dict)
 
 
 class Gatherer:
     """Collects, each thing once, what the trials of a plan need."""
 
-    def __init__(self, models: list[ModelChoice], seed: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, models: list[ModelChoice], seed: int, say: Callable[[str], None], warn: Callable[[str], None]
+    ) -> None:
         self._models = {model.card.model: model for model in models}
         self._seed = seed
         self._say = say
+        self._warn = warn
         self._datasets: dict[str, Dataset] = {}
         self._probes: dict[Any, tuple[InputFile, ...]] = {}
         self._sets: dict[Any, tuple[InputFile, ...]] = {}
@@ -135,7 +141,8 @@ class Gatherer:
         card = model.card
         builtins = msgspec.to_builtins(card)
         names = ("title", "task", "metric", "tolerance", "licence", "outputs", "reference")
-        self.found.models[card.model] = {name: builtins.get(name) for name in names}
+        described = {name: builtins.get(name) for name in names}
+        self.found.models[card.model] = described | {"metric": card.metric_name}
 
     def _trial(self, trial: TrialPlan, abilities: DeviceAbilities) -> None:
         model = self._models[trial.model]
@@ -149,6 +156,7 @@ class Gatherer:
             model=model_files(variant),
             probe=() if accuracy else self._probe(model, variant, trial),
             dataset=self._dataset(model, variant) if accuracy else (),
+            keep=kept_outputs(model.card, variant) if accuracy else (),
             cores=resolve_cores(trial.cores, clusters, trial.device) if trial.cores else None,
         )
         self.found.fidelity_to[trial.trial] = self._reference(model, variant, trial)
@@ -159,7 +167,7 @@ class Gatherer:
         key = (variant.sha256, trial.batch, str(sorted(trial.shapes.items())))
         if key not in self._probes:
             made = probe_inputs(model.card, variant, batch=trial.batch, shapes=trial.shapes or None, seed=self._seed)
-            self._probes[key] = tuple(map(input_file, made))
+            self._probes[key] = tuple(input_file(one, f"inputs of {trial.model}") for one in made)
         return self._probes[key]
 
     def _dataset(self, model: ModelChoice, variant: Variant) -> tuple[InputFile, ...]:
@@ -171,16 +179,12 @@ class Gatherer:
             dataset = evaluation(model.card)
             assert dataset is not None  # build_missing excluded the rows of what can't be had
             self._datasets[name] = dataset
-            labels = None if dataset.labels is None else [int(label) for label in dataset.labels]
-            self.found.truth[name] = {
-                "name": dataset.name,
-                "count": dataset.count,
-                "metric": model.card.metric,
-                "labels": labels,
-            }
+            self.found.truth[name] = truth_of(model.card, dataset)
+            if dataset.targets is not None:
+                self.found.references[f"truth:{name}"] = [self._tensor("targets", dataset.targets)]
         if variant.sha256 not in self._sets:
             made = dataset_inputs(model.card, variant, self._datasets[name])
-            self._sets[variant.sha256] = tuple(map(input_file, made))
+            self._sets[variant.sha256] = tuple(input_file(one, f"labelled data of {name}") for one in made)
         return self._sets[variant.sha256]
 
     def _reference(self, model: ModelChoice, variant: Variant, trial: TrialPlan) -> str:
@@ -195,7 +199,8 @@ class Gatherer:
             outputs = self._compute(model, variant, trial)
         except FailedError as problem:
             self._failed.add(name)
-            self._say(f"answers of {model.card.model} will not be checked: {problem}")
+            self.found.unchecked[name] = str(problem)
+            self._warn(f"the answers of {model.card.model} will not be checked: {problem}")
             return name
         self.found.references[name] = [self._tensor(output, array) for output, array in outputs.items()]
         return name
@@ -236,20 +241,47 @@ def _environment(trial: TrialPlan) -> tuple[str | None, dict[str, str]]:
     return str(python), {"SOCBENCH_ENVIRONMENT": made.name, "PYTHONNOUSERSITE": "1", **child_env(made)}
 
 
+def kept_outputs(card: Card, variant: Variant) -> tuple[str, ...]:
+    """Return what accuracy needs of each output, in the order of the variant's file."""
+    by_name = {output.name: output.keep for output in card.outputs}
+    in_place = [output.keep for output in card.outputs]
+    same = all(spec.name in by_name for spec in variant.outputs)
+    return tuple(by_name[spec.name] for spec in variant.outputs) if same else tuple(in_place)
+
+
+def truth_of(card: Card, dataset: Dataset) -> Json:
+    """Return what session.json says of the labelled data: all that accuracy is computed from beside the outputs."""
+    import msgspec
+
+    truth: Json = {
+        "name": dataset.name,
+        "count": dataset.count,
+        "metric": msgspec.to_builtins(card.metric),
+        "labels": None if dataset.labels is None else [int(label) for label in dataset.labels],
+        "output_shapes": [list(output.shape) for output in card.outputs],
+        **dataset.truth,
+    }
+    if "texts" in dataset.truth:
+        labels = card.folder / (card.outputs[0].labels or "")
+        truth["characters"] = labels.read_text(encoding="utf-8").split("\n")[:-1]
+    return truth
+
+
 def model_files(variant: Variant) -> tuple[DeviceFile, ...]:
     """Return a variant's file and companions as they lie on a device: one folder where there are several."""
     assert variant.path is not None
     assert variant.sha256 is not None
     path = Path(variant.path)
+    what = f"{variant.model} {variant.variant}"
     if not variant.companions:
         ending = ".null.json" if path.name.endswith(".null.json") else path.suffix
-        return (DeviceFile(path, sha256_of_file(path), f"{variant.sha256}{ending}"),)
+        return (DeviceFile(path, sha256_of_file(path), f"{variant.sha256}{ending}", what),)
     paths = [path, *(path.parent / companion for companion in variant.companions)]
-    return tuple(DeviceFile(file, sha256_of_file(file), f"{variant.sha256}.d/{file.name}") for file in paths)
+    return tuple(DeviceFile(file, sha256_of_file(file), f"{variant.sha256}.d/{file.name}", what) for file in paths)
 
 
-def input_file(made: InputData) -> InputFile:
-    """Return inputs as a file on the host, in the cache by its hash."""
+def input_file(made: InputData, what: str) -> InputFile:
+    """Return inputs as a file on the host, in the cache by its hash; ``what`` names them for people."""
     sha256 = hashlib.sha256(made.data).hexdigest()
     path = cache_folder("inputs") / f"{sha256}.bin"
     try:
@@ -259,4 +291,6 @@ def input_file(made: InputData) -> InputFile:
             partial.replace(path)
     except OSError as problem:
         raise FailedError(f"inputs can't be kept in {path.parent}: {problem.strerror}; make room there") from problem
-    return InputFile(made.name, made.dtype, tuple(made.shape), made.count, DeviceFile(path, sha256, f"{sha256}.bin"))
+    return InputFile(
+        made.name, made.dtype, tuple(made.shape), made.count, DeviceFile(path, sha256, f"{sha256}.bin", what)
+    )

@@ -10,13 +10,15 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from socbench.devices.cores import resolve_cores
 from socbench.errors import ChannelError, Interrupted, StoreError, UsageError
 from socbench.models.suites import Suite
 from socbench.plan import DeviceAbilities, ModelChoice, RunRequest, expand, runtimes_needed
@@ -24,10 +26,11 @@ from socbench.records import Json, Plan
 from socbench.session.devices import OpenDevice, open_devices
 from socbench.session.models import Gathered, Gatherer, build_missing, choose_models
 from socbench.session.progress import Progress
+from socbench.session.requests import nothing_measured, settle, store_option
 from socbench.session.saved import SavedSession, load_saved, save
 from socbench.session.state import LockedProgress, SessionState
 from socbench.session.sustained import check_store_room
-from socbench.session.worker import DeviceWorker
+from socbench.session.worker import COLLECT, DETACH, RUN, DeviceWorker
 from socbench.store.writer import SessionWriter, now
 from socbench.transports.base import Deadline
 
@@ -58,6 +61,7 @@ def run_session(request: RunRequest, *, store: Path, progress: Progress) -> Sess
         Interrupted: stopped before anything was measured.
     """
     check_store(store)
+    request = settle(request)
     session = new_session_id()
     shared = LockedProgress(progress)
     stop = threading.Event()
@@ -70,14 +74,26 @@ def run_session(request: RunRequest, *, store: Path, progress: Progress) -> Sess
         with writer:
             save(writer.journal, saved)
             _write_beforehand(writer, saved.plan, gathered)
-            return _run(_state(saved, writer, shared, stop), devices)
+            state = _state(saved, writer, shared, stop)
+            nothing = nothing_measured(saved.plan, request)
+            if nothing is not None:
+                return _run_nothing(state, *nothing)
+            return _detach(state, devices) if request.detach else _run(state, devices)
 
 
-def resume_session(session: str, *, store: Path, progress: Progress) -> SessionResult:
+def resume_session(
+    session: str, *, store: Path, progress: Progress, collect: bool = False, wait: bool = True
+) -> SessionResult:
     """Go on with an interrupted session: read on what its devices have, run what is missing, seal.
 
-    ``session`` is an id, a unique prefix, a label or ``latest``. SelectorError when there is none, UsageError when it
-    is sealed or one of its devices is another one now, StoreError when it is being written by a living process.
+    ``session`` is an id, a unique prefix, a label or ``latest``. ``collect`` only fetches what a detached run has
+    measured and starts nothing: it waits for a run that goes on (``wait``), and leaves it alone when stopped.
+
+    Raises:
+        SelectorError: there is no such session.
+        UsageError: it is sealed, or one of its devices is another one now.
+        StoreError: it is being written by a living process, or can't be read.
+        FailedError: a device is in use and ``wait`` is false.
     """
     from socbench.store.reader import resolve
 
@@ -89,21 +105,27 @@ def resume_session(session: str, *, store: Path, progress: Progress) -> SessionR
     stop = threading.Event()
     with SessionWriter.open(folder) as writer:
         saved = load_saved(writer.journal, folder.name)
-        request = replace(saved.request, devices=tuple(saved.plan.order))
+        request = replace(saved.request, devices=tuple(saved.plan.order), wait=wait)
         runtimes = tuple({trial.runtime for trial in saved.plan.trials if trial.excluded is None})
-        with _terminable(), _held(request, folder.name, runtimes, stop, shared) as devices:
+        with _terminable(), _held(request, folder.name, () if collect else runtimes, stop, shared) as devices:
             _check_same(writer.document, devices)
             writer.update(status="running", ended=None)
-            return _run(_state(saved, writer, shared, stop), devices)
+            return _run(_state(saved, writer, shared, stop), devices, COLLECT if collect else RUN, wait=wait)
 
 
 def plan_session(request: RunRequest, *, progress: Progress) -> Plan:
-    """Return the plan that ``run_session`` would run (``--plan-only``); probes devices, builds and runs nothing."""
+    """Return the plan that ``run_session`` would run (``--plan-only``); probes devices, holds, builds and runs nothing.
+
+    Raises as :func:`run_session` does before anything is run.
+    """
+    request = settle(request)
     models, suite = choose_models(request)
     stop = threading.Event()
     runtimes = runtimes_needed(request, models, suite)
-    with _held(request, new_session_id(), runtimes, stop, LockedProgress(progress)) as devices:
-        return expand(request, [device.abilities for device in devices], models, suite=suite, seed=_seed(request))
+    with _held(request, new_session_id(), runtimes, stop, LockedProgress(progress), hold=False) as devices:
+        plan = expand(request, [device.abilities for device in devices], models, suite=suite, seed=_seed(request))
+        _check_cores(plan, devices)
+        return plan
 
 
 def new_session_id() -> str:
@@ -135,9 +157,15 @@ def check_store(store: Path) -> None:
 
 @contextmanager
 def _held(
-    request: RunRequest, session: str, runtimes: tuple[str, ...], stop: threading.Event, progress: Progress
+    request: RunRequest,
+    session: str,
+    runtimes: tuple[str, ...],
+    stop: threading.Event,
+    progress: Progress,
+    *,
+    hold: bool = True,
 ) -> Iterator[list[OpenDevice]]:
-    """Hold the devices of a request; they are given back whatever happens."""
+    """Hold the devices of a request (or only reach them); they are given back whatever happens."""
     try:
         devices = open_devices(
             request.devices or ("local",),
@@ -148,6 +176,7 @@ def _held(
             stop=stop,
             say=progress.message,
             step=progress.step,
+            hold=hold,
         )
     except KeyboardInterrupt:
         raise Interrupted("stopped before anything was measured") from None
@@ -192,14 +221,22 @@ def _prepare(
     seed = _seed(request)
     input_seed = request.seed or 0
     plan = expand(request, abilities, models, suite=suite, seed=seed)
+    _check_cores(plan, devices)
     models = build_missing(models, plan, progress.step)
     plan = expand(request, abilities, models, suite=suite, seed=seed)
     by_address: dict[str, DeviceAbilities] = {device.address: device.abilities for device in devices}
-    gathered = Gatherer(models, input_seed, progress.step).gather(plan, by_address)
+    gathered = Gatherer(models, input_seed, progress.step, progress.message).gather(plan, by_address)
     trials = tuple(
         replace(trial, fidelity_to=gathered.fidelity_to.get(trial.trial, trial.fidelity_to)) for trial in plan.trials
     )
     return SavedSession(session, request, replace(plan, trials=trials), gathered.files, input_seed), gathered
+
+
+def _check_cores(plan: Plan, devices: list[OpenDevice]) -> None:
+    """Raise UsageError for cores that a device does not have, before anything is built."""
+    clusters = {device.address: device.abilities.device.cores for device in devices}
+    for cores, address in {(trial.cores, trial.device) for trial in plan.trials if trial.excluded is None}:
+        resolve_cores(cores, clusters[address], address)
 
 
 def _document(saved: SavedSession, gathered: Gathered, devices: list[OpenDevice]) -> Json:
@@ -224,6 +261,7 @@ def _document(saved: SavedSession, gathered: Gathered, devices: list[OpenDevice]
         "devices": [asdict(device.abilities.device) for device in devices],
         "models": gathered.models,
         "truth": gathered.truth,
+        "unchecked": gathered.unchecked,
         "clocks": {},
         "plan": {
             "order": order,
@@ -259,15 +297,43 @@ def _state(saved: SavedSession, writer: SessionWriter, progress: Progress, stop:
     )
 
 
-def _run(state: SessionState, devices: list[OpenDevice]) -> SessionResult:
+def _run_nothing(state: SessionState, why: str, exit_code: int) -> SessionResult:
+    """Seal a session of which every row was left out, and say so plainly."""
+    state.progress.planned(state.session, state.plan)
+    state.writer.seal("complete")
+    state.progress.message(why)
+    return SessionResult(state.session, "complete", exit_code, state.writer.folder)
+
+
+def _detach(state: SessionState, devices: list[OpenDevice]) -> SessionResult:
+    """Start the plan on every device and leave it there; a device that can't be started has failed rows."""
+    state.progress.planned(state.session, state.plan)
+    workers = [DeviceWorker(state, device, DETACH) for device in devices]
+    _work(state, workers)
+    if state.stop.is_set() or not any(worker.started for worker in workers):
+        return _finish(state, devices, workers)
+    state.writer.update(detached=True)
+    told = f"session {state.session} goes on by itself on {', '.join(w.address for w in workers if w.started)}"
+    option = store_option(state.request.argv, state.writer.folder.parents[1])
+    state.progress.message(f"{told}; fetch it later with: socbench collect {state.session}{option}")
+    return SessionResult(state.session, "detached", 0, state.writer.folder)
+
+
+def _run(state: SessionState, devices: list[OpenDevice], way: str = RUN, *, wait: bool = True) -> SessionResult:
     """Run the workers to their end, then seal, or leave the session as interrupted."""
     state.progress.planned(state.session, state.plan)
-    workers = [DeviceWorker(state, device) for device in devices]
+    workers = [DeviceWorker(state, device, way, wait=wait) for device in devices]
+    _work(state, workers)
+    return _finish(state, devices, workers)
+
+
+def _work(state: SessionState, workers: list[DeviceWorker]) -> None:
+    """Run the workers side by side until all have ended; Ctrl-C has them stop."""
     with ThreadPoolExecutor(max_workers=len(workers), thread_name_prefix="device") as pool:
         futures = [pool.submit(worker.run) for worker in workers]
         while True:
             try:
-                wait(futures)
+                wait_for(futures)
                 break
             except KeyboardInterrupt:
                 state.progress.message("stopping: what is finished is kept")
@@ -276,22 +342,15 @@ def _run(state: SessionState, devices: list[OpenDevice]) -> SessionResult:
                     worker.halt()
         for future in futures:
             future.result()
-    return _finish(state, devices, workers)
 
 
 def _finish(state: SessionState, devices: list[OpenDevice], workers: list[DeviceWorker]) -> SessionResult:
     folder = state.writer.folder
     state.writer.update(clocks={**state.writer.document.get("clocks", {}), **state.clocks})
+    _note_order(state, workers)
     unfinished = any(isinstance(worker.problem, (Interrupted, ChannelError)) for worker in workers)
     if unfinished:
-        state.writer.update(status="interrupted", ended=now())
-        done = sum(len(worker.journal.finished) for worker in workers)
-        total = sum(len(order) for order in state.plan.order.values())
-        state.progress.message(
-            f"session {state.session} was interrupted: {done} of {total} repetitions are kept; "
-            f"go on with: socbench run --resume {state.session}"
-        )
-        return SessionResult(state.session, "interrupted", 130 if state.stop.is_set() else 1, folder)
+        return _leave_open(state, workers)
     if state.request.power_log is not None:
         _attach(state, state.request.power_log)
     failed = "failed" in state.statuses.values()
@@ -300,6 +359,35 @@ def _finish(state: SessionState, devices: list[OpenDevice], workers: list[Device
     for device in devices:
         _tidy(device, state.session)
     return SessionResult(state.session, status, 1 if failed else 0, folder)
+
+
+def _leave_open(state: SessionState, workers: list[DeviceWorker]) -> SessionResult:
+    """Say how to go on with a session that is not finished: it goes on by itself, or it was interrupted."""
+    done = sum(len(worker.journal.finished) for worker in workers)
+    total = sum(len(worker.order) for worker in workers)
+    kept = f"{done} of {total} repetitions are kept"
+    option = store_option(state.request.argv, state.writer.folder.parents[1])
+    code = 130 if state.stop.is_set() else 1
+    if any(worker.goes_on for worker in workers):
+        state.writer.update(status="running", ended=None)
+        state.progress.message(
+            f"session {state.session} is still being measured: {kept}; "
+            f"fetch the rest later with: socbench collect {state.session}{option}"
+        )
+        return SessionResult(state.session, "running", code, state.writer.folder)
+    state.writer.update(status="interrupted", ended=now(), detached=False)
+    state.progress.message(
+        f"session {state.session} was interrupted: {kept}; go on with: socbench run --resume {state.session}{option}"
+    )
+    return SessionResult(state.session, "interrupted", code, state.writer.folder)
+
+
+def _note_order(state: SessionState, workers: list[DeviceWorker]) -> None:
+    """Add the repetitions that ``--precision-target`` asked for to the order that session.json tells."""
+    plan = dict(state.writer.document.get("plan", {}))
+    plan["order"] = {worker.address: [[p.trial, p.repetition] for p in worker.order] for worker in workers}
+    if plan != state.writer.document.get("plan"):
+        state.writer.update(plan=plan)
 
 
 def _attach(state: SessionState, path: Path) -> None:

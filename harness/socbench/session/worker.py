@@ -27,22 +27,36 @@ _PROVISION_S: Final = 1800.0
 _COMMAND_S: Final = 60.0
 _DRAIN_S: Final = 20.0
 
+RUN: Final = "run"
+"""Run the device's order to its end, and see to the agent all the time."""
+DETACH: Final = "detach"
+"""Start the order on the device and leave."""
+COLLECT: Final = "collect"
+"""Fetch what a detached run measured; start and stop nothing."""
+
 
 class DeviceWorker:
-    """The worker of one device; ``run`` is its thread. ``problem`` says why it ended early, if it did."""
+    """The worker of one device; ``run`` is its thread. ``problem`` says why it ended early, if it did.
 
-    def __init__(self, state: SessionState, device: OpenDevice) -> None:
+    ``started``: a detached job was left on the device. ``goes_on``: one is still being measured there. ``order`` is
+    the device's order with the repetitions that were added to the plan's.
+    """
+
+    def __init__(self, state: SessionState, device: OpenDevice, way: str = RUN, *, wait: bool = True) -> None:
         self.state = state
         self.device = device
+        self.started = self.goes_on = False
+        self._way = way
+        self._wait = wait
         self.address = device.address
         self.problem: SocbenchError | None = None
         self.journal = DeviceJournal.of(state.writer.journal, device.address)
-        self._order = state.plan.order.get(device.address, ())
+        self.order = state.plan.order.get(device.address, ())
         self._dropped: dict[str, Failure | None] = {}
         self._written: set[str] = set()
         self._ready: list[str] = []
         self._halt = threading.Event()
-        self._watch = DeviceWatch(state, device.address, self._order)
+        self._watch = DeviceWatch(state, device.address, self.order)
 
     def halt(self) -> None:
         """Have the worker stop its agent and end (Ctrl-C)."""
@@ -52,7 +66,14 @@ class DeviceWorker:
         """Run what is left of the device's order; never raises what is not a defect."""
         try:
             self._catch_up()
-            self._run_jobs()
+            if self._way == RUN:
+                self._run_jobs()
+            elif self._way == DETACH:
+                self._begin(self._left())
+                self.started = True
+                return
+            elif self._left():
+                raise Interrupted(f"{self.address} has not measured everything yet")
         except Interrupted as problem:
             self.problem = problem
         except ChannelError as problem:
@@ -62,7 +83,8 @@ class DeviceWorker:
             self.problem = problem
             self._fail_the_rest(problem)
         finally:
-            self._write_parts(final=True)
+            if not self.started:
+                self._write_parts(final=True)
             self._watch.ended()
 
     # What there is already, when a session is resumed
@@ -70,6 +92,7 @@ class DeviceWorker:
     def _catch_up(self) -> None:
         """Read the journals of earlier jobs, and read on what the device has of the last one."""
         paths = self.journal.jobs()
+        self.goes_on = self._way == COLLECT
         for number, path in enumerate(paths, 1):
             self.journal.begin_job()
             follower = self._follower(number)
@@ -80,7 +103,10 @@ class DeviceWorker:
             if number == len(paths) and self._is_there(number, path):
                 self._follow(number, follower)
             else:
+                self.goes_on = False
                 self.journal.void_begun()
+        added = sorted(self.journal.finished - set(self.order), key=lambda planned: (planned.repetition, planned.trial))
+        self._extend(added)
 
     def _is_there(self, number: int, path: Path) -> bool:
         """Say whether the device has more of a job than the journal, or still works on it."""
@@ -96,7 +122,7 @@ class DeviceWorker:
 
     def _left(self) -> list[PlannedRepetition]:
         done = self.journal.finished
-        return [planned for planned in self._order if planned not in done and planned.trial not in self._dropped]
+        return [planned for planned in self.order if planned not in done and planned.trial not in self._dropped]
 
     def _run_jobs(self) -> None:
         fruitless = 0
@@ -123,17 +149,27 @@ class DeviceWorker:
         if target is None or self.state.stop.is_set():
             return []
         more = []
-        for trial in {planned.trial: None for planned in self._order}:
-            count = sum(planned.trial == trial for planned in self._order)
+        for trial in {planned.trial: None for planned in self.order}:
+            count = sum(planned.trial == trial for planned in self.order)
             single = self.state.trials[trial].scenario == "single_stream" and self._failure(trial) is None
             if single and count < MOST_REPETITIONS and not narrow_enough(self.journal.events(trial), target):
                 more.append(PlannedRepetition(trial, count + 1))
                 self._written.discard(trial)
-        self._order = (*self._order, *more)
-        self._watch.extend(len(more))
+        self._extend(more)
         return more
 
+    def _extend(self, added: list[PlannedRepetition]) -> None:
+        """Add repetitions to the order: ``--precision-target`` asked for them."""
+        self.order = (*self.order, *added)
+        self._watch.extend(len(added))
+
     def _run_job(self, left: list[PlannedRepetition]) -> None:
+        number = self._begin(left)
+        self.journal.begin_job()
+        self._follow(number, self._follower(number))
+
+    def _begin(self, left: list[PlannedRepetition]) -> int:
+        """Put everything on the device and start the job; returns its number."""
         number = len(self.journal.jobs()) + 1
         files = [file for trial in {p.trial: None for p in left} for file in self.state.files[trial].files()]
         self._watch.phase("provision")
@@ -150,15 +186,14 @@ class DeviceWorker:
             self.state.trials,
             self.state.files,
             left,
-            orphan_after_s=self.device.orphan_after_s,
+            orphan_after_s=None if self._way == DETACH else self.device.orphan_after_s,
             seed=self.state.input_seed,
             profile=self.state.request.profile,
             cool_down=self.device.cool_down,
         )
         self._until_stopped()
         self._start(number, document)
-        self.journal.begin_job()
-        self._follow(number, self._follower(number))
+        return number
 
     def _until_stopped(self) -> None:
         if self.state.stop.is_set():
@@ -190,12 +225,15 @@ class DeviceWorker:
         try:
             self._take_all(number, follower.follow(stop=self._halt))
             if not follower.ended:
+                if self._way == COLLECT:
+                    return
                 self._end_early(number, follower)
         except AgentError as problem:
             self._end_quietly(number)
             if isinstance(problem, ProtocolError) or problem.code != "agent_died":
                 raise
             self._after_death(problem)
+        self.goes_on = False
         self.journal.void_begun()
         self._pull(force=True)
         self._write_parts(final=False)
@@ -205,6 +243,8 @@ class DeviceWorker:
         for followed in events:
             if followed is not None:
                 self._take(path, followed)
+            elif self._way == COLLECT and not self._wait:
+                return
             self.device.renew_lease()
 
     def _take(self, path: Path, followed: Followed) -> None:
@@ -215,7 +255,7 @@ class DeviceWorker:
         if head.type == "error" and head.code == "deadline" and head.trial is not None:
             # A model that hangs would hang again: its other repetitions are not tried.
             self._dropped[head.trial] = None
-            if any(planned.trial == head.trial for planned in self._order if planned not in self.journal.finished):
+            if any(planned.trial == head.trial for planned in self.order if planned not in self.journal.finished):
                 self._halt.set()
         if head.type in ("done", "error") and head.trial is not None:
             self._repetition_ended(head.trial)
@@ -266,12 +306,31 @@ class DeviceWorker:
             return  # it is gone, or nothing can be done about it from here
 
     def _after_death(self, problem: AgentError) -> None:
-        """What was under way when the agent died is void and run again once; the second time it has failed."""
+        """What was under way when the agent died is void and run again once; the second time it has failed.
+
+        Where the device itself went down with it, the trial has failed at once: it might do so again.
+        """
+        if self._was_rebooted():
+            for planned in self.journal.void_begun():
+                message = f"{self.address} was started anew while this was under way"
+                self._dropped[planned.trial] = Failure("device_rebooted", message)
+                self._repetition_ended(planned.trial)
+            self.state.progress.message(f"{self.address} was started anew: what was under way has failed")
+            return
         for planned in self.journal.void_begun():
             if self.journal.voided[planned] > 1:
                 self._dropped[planned.trial] = Failure("agent_died", f"{problem}, twice in this repetition")
                 self._repetition_ended(planned.trial)
         self.state.progress.message(f"{problem}: what was under way is run again")
+
+    def _was_rebooted(self) -> bool:
+        """Say whether the device runs since another start than the job's; false where that can't be told."""
+        before = self.journal.boot_id
+        command = ["cat", "/proc/sys/kernel/random/boot_id"]
+        deadline = Deadline.after(_COMMAND_S, "the device's boot id")
+        done = self.device.channel.retry(lambda transport: transport.run(command, deadline=deadline))
+        now = done.stdout.decode("ascii", "replace").strip()
+        return bool(before and not done.exit_code and now and now != before)
 
     # Results
 
@@ -286,7 +345,7 @@ class DeviceWorker:
             self._write_part(trial, ended=True)
         self._ready.clear()
         if final:
-            for trial in {planned.trial: None for planned in self._order}:
+            for trial in {planned.trial: None for planned in self.order}:
                 if trial not in self._written:
                     ended = not any(planned.trial == trial for planned in self._left())
                     self._write_part(trial, ended=ended)
@@ -296,7 +355,7 @@ class DeviceWorker:
         from socbench.store.events import trial_tables, untried_tables
 
         plan = self.state.trials[trial]
-        count = sum(planned.trial == trial for planned in self._order)
+        count = sum(planned.trial == trial for planned in self.order)
         failure = self._failure(trial) if ended else None
         try:
             tables = trial_tables(
