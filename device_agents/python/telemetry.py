@@ -224,22 +224,33 @@ def _rapl(sensors):
         sensors.add("energy_uj", name, path + "/energy_uj")
 
 
+OUTER = re.compile(r"skin|shell|batt|surface|case", re.I)
+"""Sensors of what a hand can feel: their limits are 40 to 50 degrees, those of a die twice that."""
+
+
 class HeatLimit:
-    """Says when a temperature reaches a limit. A sensor counts once its value has changed: a stuck one says nothing."""
+    """Says when a temperature reaches a limit: of skin and battery where a device tells them, else the hottest.
+
+    A sensor counts once its value has changed: a stuck one says nothing.
+    """
 
     def __init__(self, limit_milli_c):
         self.limit_milli_c = limit_milli_c
         self.first = {}
         self.alive = set()
+        self.outer = False
 
     def reached(self, rows):
         """Take telemetry rows; return ``(source, value)`` of the first that is at or over the limit, or None."""
+        self.outer = self.outer or any(row[1] == TEMPERATURE and row[3] and OUTER.search(row[2]) for row in rows)
         for row in rows:
             kind, source, value = row[1], row[2], row[3]
             if kind != TEMPERATURE or value is None or not 0 < value < HOTTEST_CREDIBLE_MILLI_C:
                 continue
             if self.first.setdefault(source, value) != value:
                 self.alive.add(source)
+            if self.outer and not OUTER.search(source):
+                continue
             if source in self.alive and value >= self.limit_milli_c:
                 return source, value
         return None

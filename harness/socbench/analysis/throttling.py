@@ -48,7 +48,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class SustainedAnalysis:
-    """What is known of one sustained run. ``slowdown`` is sustained over baseline: over 1 is slower."""
+    """What is known of one sustained run. ``slowdown`` is sustained over baseline: over 1 is slower.
+
+    ``*_pace_ns`` is the mean time an inference took with all waits between inferences: see :func:`bin_paces`.
+    """
 
     duration_s: float
     baseline_p50_ns: float | None
@@ -66,20 +69,36 @@ class SustainedAnalysis:
     temperature_rise_milli_c: int | None
     temperature_time_constant_s: float | None
     evidence: str | None
+    baseline_pace_ns: float | None = None
+    sustained_pace_ns: float | None = None
+    pace_slowdown: float | None = None
     longest_pause_s: float | None = None
     minute_p50_ns: tuple[float | None, ...] = ()
     segments: tuple[Segment, ...] = field(default=(), repr=False)
 
 
-def bin_medians(start_ns: Ints, latency_ns: Ints, bin_s: float) -> tuple[Floats, Floats]:
+def bin_medians(start_ns: Ints, latency_ns: Ints, bin_s: float) -> tuple[Any, Floats]:
     """Return (bin start in s since the first inference, median latency in ns) of every bin that has an inference."""
-    since = (start_ns - start_ns[0]) / 1e9
-    index = (since / bin_s).astype(np.int64)
-    order = np.lexsort((latency_ns, index))
-    index, values = index[order], latency_ns[order].astype(np.float64)
-    bins, first, count = np.unique(index, return_index=True, return_counts=True)
-    low, high = first + (count - 1) // 2, first + count // 2
-    return bins * bin_s, (values[low] + values[high]) / 2.0
+    bins, edges = _bins(start_ns, bin_s)
+    return bins * bin_s, np.array([np.median(latency_ns[a:b]) for a, b in pairwise(edges)], np.float64)
+
+
+def bin_paces(start_ns: Ints, latency_ns: Ints, bin_s: float) -> tuple[Any, Any]:
+    """Return (bin start in s, mean time from one inference's start to the next's in ns) of every bin.
+
+    Short inferences are held back between each other or a few at a time: by a CPU quota (once in 100 ms) or by
+    another process on the core. Their median does not move then; what they take in all does.
+    """
+    bins, edges = _bins(start_ns, bin_s)
+    whole = np.append(start_ns, start_ns[-1] + latency_ns[-1])
+    return bins * bin_s, (whole[edges[1:]] - whole[edges[:-1]]) / np.diff(edges)
+
+
+def _bins(start_ns: Ints, bin_s: float) -> tuple[Ints, Ints]:
+    """Return the numbers of the bins that are not empty, and where each begins in ``start_ns`` (and the end)."""
+    index = (start_ns - start_ns[0]) // max(1, round(bin_s * 1e9))
+    first = np.flatnonzero(np.diff(index, prepend=-1))
+    return index[first], np.append(first, len(start_ns))
 
 
 def _bin_width_s(start_ns: Ints, latency_ns: Ints) -> float:
@@ -141,10 +160,8 @@ def _merge_small_steps(values: Floats, found: list[int]) -> list[int]:
     return found
 
 
-def segments_of(start_ns: Ints, latency_ns: Ints) -> tuple[Segment, ...]:
-    """Split a run into segments of constant level, boundaries refined to the inference."""
-    times, medians = bin_medians(start_ns, latency_ns, _bin_width_s(start_ns, latency_ns))
-    width = _bin_width_s(start_ns, latency_ns)
+def segments_of(start_ns: Ints, latency_ns: Ints, times: Floats, medians: Floats, width: float) -> tuple[Segment, ...]:
+    """Split a run into segments of constant level (of its bins' medians), boundaries refined to the inference."""
     since = (start_ns - start_ns[0]) / 1e9
     logs = np.log(np.maximum(latency_ns, 1))
     edges = [0.0]
@@ -186,7 +203,7 @@ def _baseline(segments: tuple[Segment, ...], since: Floats, latency_ns: Ints) ->
 
 
 def _throttle_at(
-    segments: tuple[Segment, ...], baseline_ns: float, start_ns: Ints, latency_ns: Ints, since: Floats
+    segments: tuple[Segment, ...], baseline_ns: float, times: Floats, medians: Floats, since: Floats, latency_ns: Ints
 ) -> float | None:
     """Start of the first slow-down of 10 % whose next half minute is that slow too.
 
@@ -194,7 +211,6 @@ def _throttle_at(
     that of the running median, dated to the inference where a segment's edge is next to it.
     """
     limit = baseline_ns * LASTING_SLOW_DOWN
-    times, medians = bin_medians(start_ns, latency_ns, _bin_width_s(start_ns, latency_ns))
     smooth = _running_median(medians, _smoothing_bins(medians))
     for at_s in times[smooth >= limit]:
         if _lasts(float(at_s), limit, since, latency_ns):
@@ -207,6 +223,34 @@ def _lasts(at_s: float, limit: float, since: Floats, latency_ns: Ints) -> bool:
     low, high = np.searchsorted(since, [at_s, at_s + LASTING_S])
     enough = since[-1] - at_s >= LASTING_S / 3 and high > low
     return bool(enough and np.median(latency_ns[low:high]) >= limit)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Mean time an inference took in all, waits included, in ns: at first, at the end, and when it grew lastingly."""
+
+    baseline_ns: float
+    sustained_ns: float
+    slow_at_s: float | None
+
+
+def _pace(times: Floats, paces: Floats, longest_s: float, window_s: float) -> Pace | None:
+    """Judge the paces of a run's bins as the latencies are judged; ``longest_s`` bounds the baseline."""
+    changes = change_points(np.log(np.maximum(paces, 1.0)))
+    edges = [float(times[index]) for index in changes]
+    length = min([longest_s, *edges[:1]])
+    if length < BASELINE_MIN_S and edges:
+        return None
+    base = float(np.median(paces[times < max(length, float(times[0]) + 1e-9)]))
+    limit = base * LASTING_SLOW_DOWN
+    slow_at: float | None = None
+    for at_s in times[_running_median(paces, _smoothing_bins(paces)) >= limit]:
+        after = paces[(times >= at_s) & (times < at_s + LASTING_S)]
+        if times[-1] - at_s >= LASTING_S / 3 and np.median(after) >= limit:
+            near = [edge for edge in edges if abs(edge - at_s) <= EDGE_S]
+            slow_at = min(near, key=lambda edge: abs(edge - at_s), default=float(at_s))
+            break
+    return Pace(base, float(np.median(paces[times >= times[-1] - window_s])), slow_at)
 
 
 def _smoothing_bins(medians: Floats) -> int:
@@ -266,8 +310,21 @@ def _dropped(series: TelemetrySeries, at_ns: int, slack_ns: int) -> bool:
 def _rose(series: TelemetrySeries, at_ns: int, slack_ns: int, by: float) -> bool:
     t, value = np.asarray(series.t_ns), np.asarray(series.value)
     before = value[(t < at_ns - slack_ns) & (t >= at_ns - 60_000_000_000)]
-    after = value[(t >= at_ns - slack_ns // 4) & (t <= at_ns + 2 * slack_ns)]
-    return bool(before.size and after.size and np.median(after) - np.median(before) >= by)
+    after = value[(t >= at_ns) & (t <= at_ns + 2 * slack_ns)]
+    if not before.size or not after.size:
+        return False
+    spread = 1.4826 * float(np.median(np.abs(before - np.median(before))))
+    return bool(np.median(after) - np.median(before) >= max(by, 2.0 * spread))
+
+
+def _clock_fell(series: TelemetrySeries, at_ns: int, slack_ns: int) -> bool:
+    """Tell whether a clock itself ran lower after the step than before, by more than it moved before."""
+    t, value = np.asarray(series.t_ns), np.asarray(series.value, dtype=np.float64)
+    before = value[(t < at_ns - slack_ns) & (t >= at_ns - 60_000_000_000)]
+    after = value[(t >= at_ns) & (t <= at_ns + 2 * slack_ns)]
+    if before.size < 5 or after.size < 3:
+        return False
+    return bool(np.median(after) < 0.95 * np.quantile(before, 0.1))
 
 
 def _counter_started(series: TelemetrySeries, at_ns: int, slack_ns: int) -> bool:
@@ -284,22 +341,33 @@ def _counter_started(series: TelemetrySeries, at_ns: int, slack_ns: int) -> bool
     return bool((rate_after - rate_before) * 1000.0 > 0.02)
 
 
+OTHER_LOAD_PERMILLE = 40
+"""Of all cores together: a process that takes half of one of eight cores costs a thread on it half its speed."""
 SLACK_NS = 4_000_000_000
 """Telemetry is read twice a second and slow commands each ten; a change within 4 s of the step belongs to it."""
 
 
-def cause_of(at_ns: int, telemetry: tuple[TelemetrySeries, ...]) -> tuple[Cause, str]:
-    """Return the cause of a slow-down at ``at_ns`` (device clock) and the sentence that says what was seen."""
+def cause_of(at_ns: int, telemetry: tuple[TelemetrySeries, ...], *, paced: bool = False) -> tuple[Cause, str]:
+    """Return the cause of a slow-down at ``at_ns`` (device clock) and the sentence that says what was seen.
+
+    Each cause is looked for by its own counter. A clock that fell while its limit did not (many phones keep their
+    real limits to themselves) counts last, and not in a ``paced`` run, where clocks follow the load.
+    """
     tests: list[tuple[Cause, str, Any]] = [
         ("cpu_quota", "quota_throttled_us", lambda s: _counter_started(s, at_ns, SLACK_NS)),
         ("clock_cap", "clock_cap_khz", lambda s: _dropped(s, at_ns, SLACK_NS)),
         ("clock_cap", "gpu_clock_cap_khz", lambda s: _dropped(s, at_ns, SLACK_NS)),
         ("thermal_status", "thermal_status", lambda s: _rose(s, at_ns, 11_000_000_000, 1)),
-        ("contention", "other_busy_permille", lambda s: _rose(s, at_ns, SLACK_NS, 80)),
+        ("contention", "other_busy_permille", lambda s: _rose(s, at_ns, SLACK_NS, OTHER_LOAD_PERMILLE)),
     ]
+    if not paced:
+        for kind in ("clock_khz", "gpu_clock_khz"):
+            tests.append(("clock_cap", kind, lambda s: _clock_fell(s, at_ns, SLACK_NS)))
     words = {
         "clock_cap_khz": "the clock limit of {} fell",
         "gpu_clock_cap_khz": "the clock limit of the GPU ({}) fell",
+        "clock_khz": "the clock of {} fell, though no limit that could be read did",
+        "gpu_clock_khz": "the clock of the GPU ({}) fell, though no limit that could be read did",
         "thermal_status": "the thermal status rose",
         "quota_throttled_us": "a CPU quota of its control group began to hold it back",
         "other_busy_permille": "other processes began to use the cores",
@@ -315,9 +383,11 @@ def cause_of(at_ns: int, telemetry: tuple[TelemetrySeries, ...]) -> tuple[Cause,
 
 
 def analyse_sustained(
-    start_ns: Ints, latency_ns: Ints, telemetry: tuple[TelemetrySeries, ...] = ()
+    start_ns: Ints, latency_ns: Ints, telemetry: tuple[TelemetrySeries, ...] = (), *, paced: bool = False
 ) -> SustainedAnalysis:
     """Analyse one sustained run: all measured samples in order (ns, device clock) and the telemetry of the same time.
+
+    ``paced``: the run kept to a fixed rate, so the time between two starts says nothing and clocks follow the load.
 
     ``throttle_at_s`` is the start of the first slow-down of 10 % or more that lasts (half a minute's median), whatever
     its cause; ``throttled`` says whether heat was the cause, and is None where a slow-down has no known cause.
@@ -326,12 +396,18 @@ def analyse_sustained(
     if len(start_ns) < 10:
         return SustainedAnalysis(0.0, *([None] * 15))  # type: ignore[arg-type]
     since = (start_ns - start_ns[0]) / 1e9
-    segments = segments_of(start_ns, latency_ns)
+    width = _bin_width_s(start_ns, latency_ns)
+    times, medians = bin_medians(start_ns, latency_ns, width)
+    segments = segments_of(start_ns, latency_ns, times, medians, width)
     base = _baseline(segments, since, latency_ns)
     window_s = min(SUSTAINED_WINDOW_S, float(since[-1]) / 4)
     sustained = float(np.median(latency_ns[np.searchsorted(since, float(since[-1]) - window_s) :]))
-    at_s = _throttle_at(segments, base[0], start_ns, latency_ns, since) if base else None
-    cause, evidence = cause_of(int(start_ns[0] + at_s * 1e9), telemetry) if at_s is not None else (None, None)
+    at_s = _throttle_at(segments, base[0], times, medians, since, latency_ns) if base else None
+    pace = None if paced or base is None else _pace(*bin_paces(start_ns, latency_ns, width), base[1], window_s)
+    if pace is not None and pace.slow_at_s is not None and (at_s is None or pace.slow_at_s < at_s - EDGE_S):
+        at_s = pace.slow_at_s
+    found = cause_of(int(start_ns[0] + at_s * 1e9), telemetry, paced=paced) if at_s is not None else (None, None)
+    cause, evidence = found
     minutes = _minutes(since, latency_ns)
     known = [minute for minute in minutes if minute is not None]
     period, depth = _oscillation(segments, at_s)
@@ -357,6 +433,9 @@ def analyse_sustained(
         temperature_rise_milli_c=rise,
         temperature_time_constant_s=tau,
         evidence=evidence,
+        baseline_pace_ns=pace.baseline_ns if pace else None,
+        sustained_pace_ns=pace.sustained_ns if pace else None,
+        pace_slowdown=pace.sustained_ns / pace.baseline_ns if pace else None,
         longest_pause_s=float(np.max(start_ns[1:] - start_ns[:-1] - latency_ns[:-1])) / 1e9,
         minute_p50_ns=minutes,
         segments=segments,

@@ -84,7 +84,7 @@ def sustained(
         typer.Option(
             metavar="C",
             parser=celsius,
-            help="Stop when the hottest sensor reaches this many degrees Celsius.",
+            help="Stop at this many degrees Celsius: of skin or battery where they are told, else of the hottest sensor.",
             show_default=False,
         ),
     ] = None,

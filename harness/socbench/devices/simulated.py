@@ -13,7 +13,7 @@ up when below it by the hysteresis. An inference takes base_latency * f_max / f 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -104,8 +104,32 @@ class PhoneRun:
     skin_c: Floats
 
 
-def simulate(phones: PhoneParameters, duration_s: float) -> PhoneRun:
-    """Run all phones at full load from rest for ``duration_s``."""
+def named_phone(number: int) -> tuple[str, PhoneParameters]:
+    """Return what kind of phone ``fake:phone-NUMBER`` is and its parameters: six types by hand, then random ones.
+
+    The six are shaped after devices of the literature: the fastest in the first minute are not so in the thirtieth.
+    """
+    if 1 <= number <= len(_NAMED):
+        kind, *values = _NAMED[number - 1]
+        columns: list[Any] = [np.array([value], np.float64) for value in values]
+        return kind, replace(PhoneParameters(*columns), clock_steps=columns[12].astype(np.int64))
+    return "random", random_phones(1, number)
+
+
+_NAMED: tuple[tuple[Any, ...], ...] = (
+    # kind, ambient, R case-air, C case, R die-case, C die, W full, W other, exponent, skin trip, die trip, hysteresis,
+    # period, steps, floor, base latency, noise, slow noise
+    ("thin flagship", 23, 6.0, 60, 5.0, 3.0, 7.5, 0.8, 2.2, 41.0, 95, 2.0, 7.0, 9, 0.55, 0.0090, 0.012, 0.001),
+    ("gaming phone", 23, 4.0, 120, 3.5, 4.0, 6.5, 0.9, 2.4, 46.0, 95, 2.0, 7.0, 6, 0.86, 0.0110, 0.010, 0.001),
+    ("flagship with a cliff", 23, 5.5, 80, 6.0, 3.0, 7.0, 0.8, 2.0, 47.0, 80, 60.0, 5.0, 2, 0.36, 0.0100, 0.015, 0.001),
+    ("mid-range phone", 23, 6.5, 70, 5.0, 4.0, 4.0, 0.8, 2.0, 43.0, 90, 2.0, 7.0, 8, 0.74, 0.0155, 0.020, 0.002),
+    ("slow phone", 23, 6.0, 80, 6.0, 4.0, 1.6, 0.7, 1.8, 45.0, 95, 2.0, 1.0, 8, 0.50, 0.0200, 0.015, 0.001),
+    ("tablet", 23, 3.0, 200, 4.0, 5.0, 4.0, 1.5, 2.2, 45.0, 95, 2.0, 1.0, 16, 0.50, 0.0140, 0.010, 0.001),
+)
+
+
+def simulate(phones: PhoneParameters, duration_s: float, demand_hz: float | None = None) -> PhoneRun:
+    """Run all phones at full load from rest for ``duration_s``, or at a fixed rate of inferences (``demand_hz``)."""
     steps = round(duration_s / STEP_S) + 1
     count = len(phones.ambient_c)
     die = phones.ambient_c + phones.power_other_w * phones.r_case_ambient
@@ -121,6 +145,8 @@ def simulate(phones: PhoneParameters, duration_s: float) -> PhoneRun:
         share = 1.0 - (1.0 - phones.clock_floor) * state / (phones.clock_steps - 1)
         out.clock[:, step], out.die_c[:, step], out.skin_c[:, step] = share, die, skin
         power = phones.power_full_w * share**phones.power_exponent
+        if demand_hz is not None:
+            power = power * np.minimum(1.0, demand_hz * phones.base_latency_s / share)
         for _ in range(inner):
             flow = (die - case) / phones.r_die_case
             die = die + dt * (power * (1.0 + 0.003 * (die - 25.0)) - flow) / phones.c_die

@@ -18,11 +18,14 @@ from typing import Final
 from socbench.agents.base import Agent, AgentKind
 from socbench.agents.channel import Channel
 from socbench.agents.environments import agent_in, installed_for
+from socbench.agents.fake_phone import FakePhoneAgent
 from socbench.agents.native import NativeAgent
 from socbench.agents.python import PythonAgent, probe
 from socbench.devices.config import load_config
 from socbench.devices.discovery import open_device
 from socbench.devices.facts import read_facts
+from socbench.devices.fake_phone import describe as describe_phone
+from socbench.devices.fake_phone import phone_number
 from socbench.devices.identity import identify
 from socbench.errors import ChannelError, FailedError, Interrupted, SocbenchError, UsageError
 from socbench.plan import DeviceAbilities
@@ -218,6 +221,8 @@ def hold_device(
 
 
 def _install(channel: Channel, kind: AgentKind, step: Callable[[str], None]) -> Agent:
+    phone = phone_number(channel.address)
+    kind = kind if phone is None else FakePhoneAgent(phone)
     return kind.install(channel, deadline=Deadline.after(_SETUP_S, f"the agent on {channel.address}"), say=step)
 
 
@@ -226,7 +231,10 @@ def _ask(channel: Channel, agent: Agent, asked: _Asked) -> DeviceAbilities:
     deadline = Deadline.after(_SETUP_S, f"{channel.address} to say what it is")
     facts = channel.retry(lambda transport: read_facts(transport, deadline))
     device = identify(facts, channel.address)
-    if channel.address.startswith("fake:"):
+    phone = phone_number(channel.address)
+    if phone is not None:
+        device = describe_phone(phone, channel.address)
+    elif channel.address.startswith("fake:"):
         # It measures this machine: it says so, and its latencies are never taken for a device's.
         name = channel.address.removeprefix("fake:")
         device = dataclasses.replace(device, key=f"fake-{name}", name=f"fake device {name}", emulated=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from socbench.session.state import SessionState
 from socbench.session.sustained import SustainedWatch
 
 _EVERY_S: Final = 0.1
+_OUTER: Final = re.compile(r"skin|shell|batt|surface|case", re.IGNORECASE)
 
 
 class DeviceWatch:
@@ -101,10 +103,17 @@ class DeviceWatch:
 
 
 def _hottest(rows: msgspec.Raw) -> int | None:
-    """Return the highest temperature of a telemetry event; what is no temperature is passed over."""
+    """Return the highest temperature of a telemetry event, of skin and battery where there are any.
+
+    These are what --max-temp looks at; what is no temperature is passed over.
+    """
     try:
         found = msgspec.json.decode(rows, type=list[list[int | float | str | None]])
     except msgspec.DecodeError:
         return None
-    values = [row[3] for row in found if len(row) > 3 and row[1] == "temperature_milli_c" and isinstance(row[3], int)]
-    return max((value for value in values if 0 < value < 120_000), default=None)
+    values = [
+        (bool(_OUTER.search(str(row[2]))), row[3])
+        for row in found
+        if len(row) > 3 and row[1] == "temperature_milli_c" and isinstance(row[3], int) and 0 < row[3] < 120_000
+    ]
+    return max(values, default=(False, None))[1]

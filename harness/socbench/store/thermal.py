@@ -58,9 +58,9 @@ def sustained_of(
     repetition = found[0] if found else {}
     settings = _object(trial["settings"])
     thermal = _facts(repetition, settings, (end_ns - int(start[0])) / 1e9)
-    analysis = throttling.analyse_sustained(start, latency, series)
-    thermal.update(asdict(analysis), segments=[asdict(segment) for segment in analysis.segments])
     rate = settings.get("rate_hz")
+    analysis = throttling.analyse_sustained(start, latency, series, paced=bool(rate))
+    thermal.update(asdict(analysis), segments=[asdict(segment) for segment in analysis.segments])
     if rate:
         thermal.update(asdict(throttling.deadlines(start, latency, np.ma.filled(late, 0), float(rate))))
     taken = energy.energy_of(series, int(start[0]), end_ns, len(start), charging=_charging(repetition, series))
