@@ -48,8 +48,6 @@ PACKAGES: Final = {
     "litert": "socbench[litert]",
     "onnxruntime": "socbench[onnxruntime]",
     "openvino": "socbench[openvino]",
-    "ncnn": "socbench[ncnn]",
-    "mnn": "socbench[mnn]",
 }
 
 
@@ -175,7 +173,7 @@ class Matrix:
         if "null" not in formats:
             takes = [name for name in takes if name != "null"]
         there = [name for name in takes if self._runtime_missing(name) is None]
-        found = there or takes
+        found = takes if self.request.every_environment else there or takes
         # A sustained run takes its time for every row: it is one row unless more are asked for.
         return found[:1] if self.request.duration_s is not None else found
 
@@ -267,7 +265,7 @@ class Matrix:
                 for place in self._places(entries, runtime, name):
                     key = (name, place.environment if place else HOST)
                     rows.setdefault(key, self._delegate_problem(runtime, name, known, probed, place))
-            if not names:
+            if not names and not self.request.every_environment:
                 rows.setdefault((asked, HOST), self._no_such_class(runtime, asked))
         return [(name, environment, problem) for (name, environment), problem in rows.items()]
 

@@ -8,29 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from socbench.plan import RunRequest
-from socbench.records import Failure, Plan, TrialPlan, TrialRow
+from socbench.records import Failure, MeasuringSettings, Plan, TrialPlan, TrialRow
 from socbench.session import DeviceProgress, LogProgress, Progress
 
 PROOF_MODEL = "resnet8"
 """The smallest network of the zoo, with a reference to hold the answers against."""
 
+_ONCE = MeasuringSettings(
+    min_time_s=0.0, min_count=1, max_time_s=60.0, warmup_max_s=0.0, warmup_min_count=0
+)  # fmt: skip
 _WRONG = {"output_wrong", "output_not_finite", "output_constant"}
 
 
 def diagnose(
     devices: Sequence[str], runtimes: Sequence[str], *, progress: Progress, argv: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
-    """Run the smallest network on every runtime and delegate of ``devices`` and say what came of each.
+    """Run the smallest network on every runtime and delegate of ``devices``, in every environment that has one.
 
-    Returns the objects of ``doctor --json``. Emulated accelerators run too: their answers can be right.
+    Returns the objects of ``doctor --json``. Answers are checked and nothing is timed: one inference is measured
+    because a repetition must measure one. Emulated accelerators run too: their answers can be right.
     """
     from socbench import results
     from socbench.session import run_session
 
     request = RunRequest(
         targets=(PROOF_MODEL,), devices=tuple(devices), runtimes=tuple(runtimes), precisions=("fp32",),
-        delegates=("cpu", "gpu", "npu", "nnapi"), scenarios=("single_stream",), repeat=1, min_time_s=0.05, min_count=5,
-        allow_emulated=True, profile=False, argv=argv,
+        delegates=("cpu", "gpu", "npu", "nnapi"), scenarios=("single_stream",), repeat=1, settings=_ONCE,
+        allow_emulated=True, every_environment=True, profile=False, argv=argv,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="socbench-doctor-") as folder:
         store = Path(folder)

@@ -43,6 +43,8 @@ PLUGINS = {
     "NvTensorRTRTXExecutionProvider": ("onnxruntime_ep_nv_tensorrt_rtx", "onnxruntime_ep_nv_tensorrt_rtx_cu13"),
     OPENVINO: ("onnxruntime_ep_openvino",),
 }
+ELSEWHERE = {"gpu:coreml": "macOS", "gpu:directml": "Windows", "nnapi": "Android"}
+"""Operating systems that alone have what a provider needs."""
 HTP_EMULATOR = "Qualcomm HTP emulator (x86-64 software)"
 _registered: Dict[str, Any] = {}
 
@@ -143,6 +145,7 @@ def _entry(ort: Any, delegate: str, provider: str) -> Json:
     except RuntimeProblem as problem:
         return delegate_entry(delegate, None, problem.message, fix=problem.advice or fix)
     if not built_in and module is None:
+        fix = f"run on {ELSEWHERE[delegate]}" if delegate in ELSEWHERE else fix
         return delegate_entry(delegate, None, f"this build of onnxruntime has no {provider}", fix=fix)
     if module is not None and plugin_device(ort, provider, delegate.split(":")[0]) is None:
         return delegate_entry(delegate, None, f"{module.__name__} finds no device here", fix="install its driver")
