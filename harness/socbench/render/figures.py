@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from socbench.records import ReportData
-from socbench.render import figure_cost, figure_latency, figure_time, ranking
+from socbench.render import figure_cost, figure_latency, figure_sustained, figure_time, ranking
 from socbench.render.figure_base import Figure, inline_svg, rendered
 
 __all__ = ["Figure", "figures", "inline_svg", "rendered", "section_figures", "time_figures"]
@@ -26,9 +26,10 @@ def section_figures(data: ReportData, section: ranking.Section, number: int = 0)
     """The figures of one table: accuracy, distributions, costs, map; continuous runs get their curves first."""
     slug = f"{slug_of(section.model)}-{number}" if number else slug_of(section.model)
     if section.scenario == "sustained":
-        rows = [row for row in section.rows if ranking.is_measured(row)][:_MOST_CONTINUOUS]
+        rows = [row for row in section.rows if ranking.is_measured(row) or row.thermal][:_MOST_CONTINUOUS]
         curves = (figure_time.continuous(data, row, f"{slug}-{index}") for index, row in enumerate(rows))
-        return [one for one in curves if one is not None]
+        together = [figure_sustained.order(section, slug), figure_sustained.multiples(data, section, slug)]
+        return [one for one in (*together, *curves) if one is not None]
     found = [
         figure_latency.accuracy_against_latency(section, slug),
         figure_latency.distributions(data, section, slug),

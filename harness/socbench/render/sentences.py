@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from socbench.records import ComparedPair, ReportData, TrialRow
 from socbench.render import columns, names, numbers, ranking
+from socbench.render.figure_sustained import energy_words, order_sentence
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ def answers(data: ReportData) -> list[Answer]:
         subject = ", ".join(_subject(section, found, many_models))
         if len(section.devices) > 1 and section.scenario == "single_stream":
             out += [Answer(subject, tuple(said)) for said in [_over_devices(section)] if said]
+        if section.scenario == "sustained":
+            changes = order_sentence(section)
+            out += [Answer(subject, (changes,))] if changes else []
         for device in section.devices:
             where = " on ".join(filter(None, (subject, device.device))) if len(section.devices) > 1 else subject
             about = _sustained(device.rows) if section.scenario == "sustained" else _about(device.rows)
@@ -94,18 +98,49 @@ def _sustained(rows: Sequence[TrialRow]) -> list[str]:
             continue
         thermal, who = row.thermal or {}, named[row.session, row.trial]
         start, end = thermal.get("baseline_p50_ns"), thermal.get("sustained_p50_ns")
+        cut = _cut(thermal)
         if start is None or end is None:
-            said.append(f"{who}: {_said(row)} over the whole run; its beginning could not be told from the rest.")
+            said.append(f"{who}: {_said(row)} over the whole run{cut}; its beginning could not be told from the rest.")
             continue
         lead = f"{who} begins at {numbers.in_sentence(start)} and"
         at, slowdown = thermal.get("throttle_at_s"), thermal.get("slowdown") or end / start
         if at is None:
-            said.append(f"{lead} ends at {numbers.in_sentence(end)}: no lasting slow-down of 10 % was found.")
-            continue
-        cause = _CAUSES.get(str(thermal.get("cause")), _CAUSES["unknown"])
-        lead += f", from {at:,.0f} s on, takes {numbers.in_sentence(end)}"
-        said.append(f"{lead}, {numbers.times(slowdown)} as long: {cause}.")
+            said.append(f"{lead} ends at {numbers.in_sentence(end)}{cut}: no lasting slow-down of 10 % was found.")
+        else:
+            cause = _CAUSES.get(str(thermal.get("cause")), _CAUSES["unknown"])
+            pace = thermal.get("pace_slowdown") or 1.0
+            if pace >= 1.1 > slowdown:
+                took = f"gets {numbers.times(pace)} less done, though single inferences take as long"
+            else:
+                took = f"takes {numbers.in_sentence(end)}, {numbers.times(slowdown)} as long"
+            said.append(f"{lead}, from {at:,.0f} s on, {took}{cut}: {cause}.")
+        said += _besides(thermal)
     return said or _nothing(rows)
+
+
+def _cut(thermal: dict[str, Any]) -> str:
+    """Say that a run did not last as long as it was to."""
+    duration, planned = thermal.get("duration_s"), thermal.get("planned_s")
+    if thermal.get("complete") is not False or not duration or not planned:
+        return ""
+    why = {"max_temperature": "it was as warm as it may be", "crashed": "it crashed"}
+    reason = why.get(str(thermal.get("ended")), "it was stopped")
+    return f" (cut after {duration / 60:.1f} of {planned / 60:.1f} minutes: {reason})"
+
+
+def _besides(thermal: dict[str, Any]) -> list[str]:
+    """Deadlines and energy of a continuous run, where they are known."""
+    said = []
+    if thermal.get("deadlines"):
+        share = thermal.get("deadline_missed_share") or 0.0
+        rate = numbers.significant(thermal.get("rate_hz") or 0.0)
+        missed = f"{thermal.get('deadlines_missed'):,} of {thermal['deadlines']:,} deadlines ({100 * share:.2g} %)"
+        said.append(f"At {rate} a second it misses {missed}.")
+    energy = energy_words(thermal)
+    if energy:
+        reason = (thermal.get("energy") or {}).get("reason")
+        said.append(f"An inference takes {energy}{f': {names.plain(reason, 120)}' if reason else ''}.")
+    return said
 
 
 Who = Callable[[TrialRow], str]
