@@ -78,6 +78,9 @@ class Home:
     def resume(self, session: str, heard: Heard | None = None) -> SessionResult:
         return resume_session(session, store=self.store, progress=heard or Heard())
 
+    def collect(self, session: str, *, wait: bool = True, heard: Heard | None = None) -> SessionResult:
+        return resume_session(session, store=self.store, progress=heard or Heard(), collect=True, wait=wait)
+
     def start(self, *targets: str, options: tuple[str, ...] = ("--repeat", "3")) -> subprocess.Popen[str]:
         """Start ``socbench run`` as a process of its own."""
         command = [sys.executable, "-m", "socbench", "run", *targets, "--store", str(self.store)]

@@ -94,17 +94,22 @@ class PythonAgent:
         return Agent(channel, (python, program), identity, python)
 
 
-def find_python(channel: Channel, *, deadline: Deadline) -> Json:
+def find_python(channel: Channel, *, deadline: Deadline, environment: bool = True) -> Json:
     """Return ``{"python", "version", "packages"}`` of the interpreter to use on the device.
 
-    On this machine that is the one that socbench runs on; elsewhere the environment that ``devices setup`` made, then
-    whatever the device has.
+    On this machine that is the one that socbench runs on; elsewhere the environment that ``devices setup`` made (unless
+    ``environment`` is false), then whatever the device has.
     """
     if channel.address == "local" or channel.address.startswith("fake:"):
         candidates: Sequence[str] = [sys.executable]
     else:
-        environment: PurePosixPath = channel.transport.root / ENVIRONMENT / "bin" / "python3"
-        candidates = [str(environment), "python3", *(f"python3.{minor}" for minor in range(14, 7, -1)), "python"]
+        made: PurePosixPath = channel.transport.root / ENVIRONMENT / "bin" / "python3"
+        candidates = [
+            *([str(made)] if environment else []),
+            "python3",
+            *(f"python3.{minor}" for minor in range(14, 7, -1)),
+            "python",
+        ]
     command = ["sh", "-c", _FIND, "sh", _FACTS, *candidates]
     done: Completed = channel.retry(lambda transport: transport.run(command, deadline=deadline))
     if done.exit_code == 7:

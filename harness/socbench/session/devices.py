@@ -45,7 +45,9 @@ cd "$1/sessions" 2>/dev/null || exit 0
 for job in */; do
   job=${job%/}
   if [ -f "$job/pid" ] && ! tail -c 400 "$job/events.jsonl" 2>/dev/null | grep -q '"type":"end"'; then
-    if grep -q '"orphan_after_s":null' "$job/job.json" 2>/dev/null; then echo "alone $job"; else echo "host $job"; fi
+    alone=host; grep -q '"orphan_after_s":null' "$job/job.json" 2>/dev/null && alone=alone
+    alive=gone; kill -0 "$(head -c 20 "$job/pid")" 2>/dev/null && alive=alive
+    echo "$alone $alive $job"
   fi
 done
 """
@@ -275,7 +277,7 @@ def settle_leftovers(
     said = False
     while True:
         detached = []
-        for job, alone in running_jobs(channel):
+        for job, alone, _ in open_jobs(channel):
             if job == session or job.startswith(f"{session}."):
                 continue
             folder = channel.transport.root / "sessions" / job
@@ -295,13 +297,14 @@ def settle_leftovers(
             raise Interrupted(f"stopped while waiting for {channel.address}; nothing was run")
 
 
-def running_jobs(channel: Channel) -> list[tuple[str, bool]]:
-    """Return the jobs on a device that have not ended, as far as their files say; true for detached ones."""
+def open_jobs(channel: Channel) -> list[tuple[str, bool, bool]]:
+    """Return the jobs on a device whose files have no end: name, whether detached, whether its process may be there."""
     deadline = Deadline.after(_SETUP_S, "the jobs on the device")
     command = ["sh", "-c", _LEFTOVERS, "sh", str(channel.transport.root)]
     done = channel.retry(lambda transport: transport.run(command, deadline=deadline))
-    words = (line.partition(" ") for line in done.stdout.decode("utf-8", "replace").splitlines()[:100])
-    return [(name, alone == "alone") for alone, _, name in words if _JOB.fullmatch(name)]
+    lines = (line.split(" ", 2) for line in done.stdout.decode("utf-8", "replace").splitlines()[:100])
+    known = [line for line in lines if len(line) == 3 and _JOB.fullmatch(line[2])]
+    return [(name, alone == "alone", alive == "alive") for alone, alive, name in known]
 
 
 def _orphan_after_s(shares_host: bool) -> float:

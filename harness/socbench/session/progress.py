@@ -74,7 +74,8 @@ class LogProgress:
         excluded = sum(trial.excluded is not None for trial in plan.trials)
         estimate = f", about {plan.estimate_s:.0f} s" if plan.estimate_s else ""
         trials = len(plan.trials) - excluded
-        self._line(f"session {session}: {trials} trials, {count} repetitions, {excluded} left out{estimate}")
+        size = f"{trials} trial{'s' * (trials != 1)}, {count} repetition{'s' * (count != 1)}"
+        self._line(f"session {session}: {size}, {excluded} left out{estimate}")
 
     def update(self, state: DeviceProgress) -> None:
         """Print nothing: a log has no live line."""

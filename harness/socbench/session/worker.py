@@ -48,6 +48,7 @@ class DeviceWorker:
         self.started = self.goes_on = False
         self._way = way
         self._wait = wait
+        self._enough: int | None = None
         self.address = device.address
         self.problem: SocbenchError | None = None
         self.journal = DeviceJournal.of(state.writer.journal, device.address)
@@ -116,6 +117,8 @@ class DeviceWorker:
         except AgentError:
             return False
         written = known.get("events_bytes")
+        if self._way == COLLECT and not self._wait:
+            self._enough = written if isinstance(written, int) else 0
         return bool(known.get("running")) or (isinstance(written, int) and written > path.stat().st_size)
 
     # Job after job
@@ -243,7 +246,7 @@ class DeviceWorker:
         for followed in events:
             if followed is not None:
                 self._take(path, followed)
-            elif self._way == COLLECT and not self._wait:
+            if self._enough is not None and (followed is None or followed.offset + followed.length >= self._enough):
                 return
             self.device.renew_lease()
 
