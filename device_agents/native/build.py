@@ -124,6 +124,9 @@ def build_sanitized() -> Path:
     output = BUILD / "obj" / "socbench-agent-sanitized"
     output.parent.mkdir(parents=True, exist_ok=True)
     sources = sorted(str(path) for path in (HERE / "src").glob("*.c"))
+    newest = max(path.stat().st_mtime for path in (HERE / "src").iterdir())
+    if output.exists() and output.stat().st_mtime > newest:
+        return output
     flags = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
     run([os.environ.get("CC", "cc"), *COMMON, *flags, *sources, "-ldl", "-lm", "-o", str(output)])
     return output

@@ -53,6 +53,12 @@ def native_agent() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def python_agent() -> list[str]:
+    """The other agent."""
+    return PYTHON_AGENT
+
+
+@pytest.fixture(scope="session")
 def sanitized_agent() -> list[str]:
     """The agent under AddressSanitizer and UBSan; any report of theirs ends it with status 99."""
     subprocess.run([sys.executable, str(NATIVE / "build.py"), "--sanitize"], check=True, capture_output=True)

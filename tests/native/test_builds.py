@@ -60,4 +60,10 @@ def test_a_linux_build_runs_with_the_c_library_of_2012(target):
     versions = [tuple(map(int, name.removeprefix("GLIBC_").split("."))) for name in elf.version_names]
     assert versions
     assert max(versions) <= (2, 17)
-    assert {name.partition(".so")[0] for name in elf.needed} <= {"libc", "libdl", "libm", "libpthread", "ld-linux-armhf"}
+    assert {name.partition(".so")[0] for name in elf.needed} <= {
+        "libc",
+        "libdl",
+        "libm",
+        "libpthread",
+        "ld-linux-armhf",
+    }

@@ -56,7 +56,23 @@ def test_a_document_that_is_no_job_is_refused(sanitized_agent, tmp_path, content
 
 
 def mutations(document: bytes, rng: random.Random, count: int):
-    tokens = [b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\\u0000", b"null", b"-1", b"1e999", b"99999999999999999999", b"\x00", b"\xc3"]
+    tokens = [
+        b'"',
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"\\",
+        b"\\u0000",
+        b"null",
+        b"-1",
+        b"1e999",
+        b"99999999999999999999",
+        b"\x00",
+        b"\xc3",
+    ]
     for _ in range(count):
         data = bytearray(document)
         for _ in range(rng.randint(1, 4)):
@@ -74,13 +90,19 @@ def mutations(document: bytes, rng: random.Random, count: int):
 
 
 def test_mutated_jobs_overrun_nothing(sanitized_agent, tmp_path, trial):
-    probe = {"count": 2, "inputs": [{"name": "x", "dtype": "float32", "shape": [1, 4], "file": "../x.bin"}], "keep": ["all"]}
+    probe = {
+        "count": 2,
+        "inputs": [{"name": "x", "dtype": "float32", "shape": [1, 4], "file": "../x.bin"}],
+        "keep": ["all"],
+    }
     job = {
         "protocol": 1,
         "session": "fuzz \u20ac",
         "orphan_after_s": 5.5,
         "telemetry": {"interval_s": 0.5},
-        "trials": {"t": trial("null", "cpu:null", "m.json", probe=probe, cores=[0, 1], shapes={"x": [1, 4]}, env={"A": "b"})},
+        "trials": {
+            "t": trial("null", "cpu:null", "m.json", probe=probe, cores=[0, 1], shapes={"x": [1, 4]}, env={"A": "b"})
+        },
         "repetitions": [],
     }
     for number, content in enumerate(mutations(json.dumps(job).encode(), random.Random(6), 150)):
@@ -113,12 +135,20 @@ def test_a_truncated_or_mutated_tflite_file_overruns_nothing(tmp_path):
         "int main(int count, char **paths) {\n"
         "  for (int i = 1; i < count; i++) {\n"
         "    TfliteFacts facts = {0};\n"
-        '    if (tflite_facts(paths[i], &facts)) printf("%d %s %s\\n", facts.nodes, facts.precision, facts.macs.data);\n'
-        '    else printf("none\\n");\n'
+        "    if (tflite_facts(paths[i], &facts))\n"
+        '      printf("%d %s %s\\n", facts.nodes, facts.precision, facts.macs.data);\n'
+        '    else\n      printf("none\\n");\n'
         "  }\n  return 0;\n}\n"
     )
     sources = [str(NATIVE / "src" / name) for name in ("tflite_file.c", "util.c")]
-    flags = ["-std=gnu11", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{NATIVE / 'src'}"]
+    flags = [
+        "-std=gnu11",
+        "-g",
+        "-O1",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        f"-I{NATIVE / 'src'}",
+    ]
     subprocess.run(["cc", *flags, str(harness), *sources, "-lm", "-o", str(tmp_path / "harness")], check=True)
     model = (MODELS / "resnet8" / "resnet8-fp32.tflite").read_bytes()
     rng = random.Random(8)
@@ -132,7 +162,9 @@ def test_a_truncated_or_mutated_tflite_file_overruns_nothing(tmp_path):
         paths.append(tmp_path / f"{number}.tflite")
         paths[-1].write_bytes(data)
     environment = {"ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([str(tmp_path / "harness"), *map(str, paths)], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [str(tmp_path / "harness"), *map(str, paths)], capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert lines[0] == '14 fp32 {"fp32":9345920}'

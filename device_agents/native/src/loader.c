@@ -25,14 +25,28 @@ char *find_library(const Json *trial, const char *const *names, char **folder) {
   return NULL;
 }
 
-/* Opens a library; says why it can't be opened as the loader does (another ABI, a missing symbol, a missing library). */
+/* The class and machine of an ELF file, 0 when it is none. */
+static int elf_kind(const char *path) {
+  Text head = {0};
+  int kind = 0;
+  if (read_file(path, 20, &head) && head.size == 20 && memcmp(head.data, "\177ELF", 4) == 0)
+    kind = (uint8_t)head.data[4] << 16 | (uint8_t)head.data[19] << 8 | (uint8_t)head.data[18];
+  free(head.data);
+  return kind;
+}
+
+/* Opens a library; where that fails, tells another architecture (which not every loader does) from what else the loader
+ * says: a missing symbol, a missing library, pages of another size. */
 void *open_library(const char *path, const char *what) {
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (library) return library;
   const char *why = dlerror();
-  bool abi = why && (strstr(why, "wrong ELF class") || strstr(why, "-bit") || strstr(why, "EM_") || strstr(why, "machine") || strstr(why, "cannot open shared object file: No such") == NULL);
-  fail("runtime_broken", abi ? "check that it was built for this device: socbench runtimes fetch PLATFORM" : "put the libraries that it needs beside it",
-       "%s cannot be loaded: %s", what, why ? why : path);
+  int theirs = elf_kind(path), ours = elf_kind("/proc/self/exe");
+  if (theirs && ours && theirs != ours)
+    fail("runtime_broken", "fetch the libraries that are built for this device: socbench runtimes fetch PLATFORM",
+         "%s is built for another architecture (ELF class %d, machine %d; this agent: %d, %d)", what, theirs >> 16, theirs & 0xFFFF, ours >> 16, ours & 0xFFFF);
+  fail("runtime_broken", theirs ? "put the libraries that it needs beside it, or fetch another version" : "fetch it again: socbench runtimes fetch PLATFORM",
+       "%s cannot be loaded: %s", what, why ? why : "the loader does not say why");
 }
 
 static int kept_stderr = -1, log_fd = -1;
