@@ -417,7 +417,7 @@ def analyse_sustained(
     if at_s is not None:
         throttled = cause in HEAT_CAUSES
     return SustainedAnalysis(
-        duration_s=float(since[-1]),
+        duration_s=float(since[-1]) + float(latency_ns[-1]) / 1e9,
         baseline_p50_ns=base[0] if base else None,
         baseline_s=base[1] if base else None,
         sustained_p50_ns=sustained,

@@ -1,0 +1,122 @@
+"""Real sustained runs on this machine with an injected slow-down that must be found, dated and explained.
+
+``contention``: two busy loops start in the middle of the run, pinned to the core of the repetition.
+``quota``: the repetition's process is moved into a control group that gets half of a core (needs a writable cgroup).
+Prints one line of JSON a run (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+QUOTA_US, PERIOD_US = 50_000, 100_000
+BUSY = "while True: pass"
+
+
+def run(kind: str, duration_s: float, at_s: float, model: str, home: Path) -> dict[str, Any]:
+    """Run once and return what was injected and what was found; times on this machine's monotonic clock."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "harness"), "SOCBENCH_STORE": str(home / "store")}
+    environment["SOCBENCH_DEVICE_ROOT"] = str(home / "device")
+    command = [sys.executable, "-m", "socbench", "sustained", model, "--duration", f"{duration_s:g}s", "--cores", "0"]
+    process = subprocess.Popen(
+        [*command, "--json"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    undo = []
+    try:
+        child = _wait_for_measuring(home)
+        time.sleep(at_s)
+        injected_ns = time.monotonic_ns()
+        undo = _inject(kind, child)
+        answer = process.communicate(timeout=duration_s + 300)[0]
+    finally:
+        process.kill()
+        for action in undo:
+            action()
+    (found,) = json.loads(answer)
+    start_ns = _first_sample_ns(home)
+    names = ("baseline_p50_ns", "sustained_p50_ns", "slowdown", "pace_slowdown", "throttle_at_s", "cause", "throttled")
+    return {
+        "kind": kind,
+        "duration_s": duration_s,
+        "injected_at_s": round((injected_ns - start_ns) / 1e9, 2),
+        **{name: found[name] for name in (*names, "evidence", "samples", "status")},
+    }
+
+
+def _wait_for_measuring(home: Path) -> int:
+    """Return the pid of the repetition once it measures."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        for path in (home / "device" / "sessions").glob("*/events.jsonl"):
+            if '"phase":"measured"' in path.read_text(errors="replace"):
+                supervisor = int((path.parent / "pid").read_text())
+                children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+                named = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+                return next(int(pid) for pid, words in named.items() if b"\0child\0" in words)
+        time.sleep(0.05)
+    raise SystemExit("nothing was measured within two minutes")
+
+
+def _inject(kind: str, child: int) -> list[Any]:
+    if kind == "contention":
+        loops = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2)]
+        for loop in loops:
+            os.sched_setaffinity(loop.pid, os.sched_getaffinity(child))
+        return [loop.kill for loop in loops] + [loop.wait for loop in loops]
+    return _limit(child)
+
+
+def _limit(child: int) -> list[Any]:
+    """Move a process into a group with half a core, cgroup v2 or v1."""
+    first = Path("/sys/fs/cgroup/cpu")
+    group = (first if (first / "cgroup.procs").exists() else Path("/sys/fs/cgroup")) / f"socbench-{os.getpid()}"
+    group.mkdir()
+    if (group / "cpu.cfs_quota_us").exists():
+        (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+        (group / "cpu.cfs_quota_us").write_text(str(QUOTA_US))
+    else:
+        (group / "cpu.max").write_text(f"{QUOTA_US} {PERIOD_US}")
+    (group / "cgroup.procs").write_text(str(child))
+    return [lambda: _remove(group)]
+
+
+def _remove(group: Path) -> None:
+    until = time.monotonic() + 10
+    while (group / "cgroup.procs").read_text().strip() and time.monotonic() < until:
+        time.sleep(0.05)
+    group.rmdir()
+
+
+def _first_sample_ns(home: Path) -> int:
+    import pyarrow.parquet as pq
+
+    (path,) = (home / "store" / "sessions").glob("*/samples.parquet")
+    table = pq.read_table(path, columns=["start_ns", "phase"])
+    return int(min(t for t, p in zip(*(table[c].to_pylist() for c in ("start_ns", "phase")), strict=True) if p == 2))
+
+
+def main() -> None:
+    """Run the experiments."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--at-minute", type=float, default=6.0)
+    parser.add_argument("--model", default="resnet8")
+    parser.add_argument("--kind", choices=("contention", "quota"), action="append")
+    options = parser.parse_args()
+    for kind in options.kind or ("contention", "quota"):
+        with tempfile.TemporaryDirectory(prefix="socbench-") as home:
+            found = run(kind, 60 * options.minutes, 60 * options.at_minute, options.model, Path(home))
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
