@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 REPORT := demo-report.html
 
-.PHONY: demo test check wheel clean bench help
+.PHONY: demo test check native wheel clean bench help
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -41,11 +41,22 @@ check: $(STAMP).dev ## ruff, mypy, import contract, Python 3.8 for the agent
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/vermin --quiet --no-tips --target=3.8- --violations device_agents/python
 
-test: $(STAMP).dev check ## every check and every test that this kind of machine can run
+.venv-native/.stamp: device_agents/native/requirements.txt
+	@echo "Fetching the compiler of the native agent (about 90 MB, once) ..."
+	@$(PYTHON) -m venv .venv-native && .venv-native/bin/python -m pip install --disable-pip-version-check --quiet -r $<
+	@touch $@
+
+NATIVE := device_agents/native
+$(NATIVE)/build/.stamp: .venv-native/.stamp $(NATIVE)/build.py $(wildcard $(NATIVE)/src/* $(NATIVE)/android/*)
+	@.venv-native/bin/python $(NATIVE)/build.py && touch $@
+
+native: $(NATIVE)/build/.stamp ## cross-compile the native agent for six targets (needs no NDK)
+
+test: $(STAMP).dev check native ## every check and every test that this kind of machine can run
 	@PYTHON=$(BIN)/python tests/system-packages
 	@$(BIN)/python -m pytest -m "not runtimes and not gpu and not vm"
 
-wheel: $(STAMP).dev ## build dist/socbench-VERSION-py3-none-any.whl
+wheel: $(STAMP).dev native ## build dist/socbench-VERSION-py3-none-any.whl
 	@rm -rf dist && $(BIN)/python -m build --wheel --outdir dist . >/dev/null && ls -l dist
 
 bench: $(STAMP).dev ## the figures of docs/benchmarks.md (takes long, wants a quiet machine)
