@@ -7,7 +7,8 @@ from dataclasses import replace
 import synthetic_report as synthetic
 from socbench.records import Reason, ReportData, TrialRow
 from socbench.render import ranking
-from socbench.render.sentences import answer, compare_answer
+from socbench.render.conclusion import compare_answer
+from socbench.render.sentences import answer
 
 
 def _row(runtime: str, precision: str, ms: float, spread: float = 0.005, **changes: object) -> TrialRow:
@@ -126,7 +127,7 @@ def test_a_comparison_concludes_like_a_colleague() -> None:
     said = compare_answer(synthetic.pairs(), base="nightly", candidate="patch")
     assert said[0] == "patch is slower on 2 rows of 7, most on LiteRT on the CPU at fp32: +21.0 % (+18.6 % to +23.4 %)."
     assert said[1].startswith("patch is faster on 1 row of 7: OpenVINO on the CPU at int8: −18.0 %")  # noqa: RUF001
-    assert "1 row shows no difference." in said
+    assert "1 row shows no difference: the intervals reach from −0.6 % to +1.4 %, inside the margin." in said  # noqa: RUF001
     assert any("can't be told" in sentence for sentence in said)
     assert any("missing or failed" in sentence for sentence in said)
     assert compare_answer([])[0].endswith("nothing to compare.")

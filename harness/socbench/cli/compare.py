@@ -22,6 +22,7 @@ app, command = single_command(
         "socbench compare before after  # two sessions by their labels",
         "socbench compare latest --by runtime  # the runtimes of one session",
         "socbench compare latest  # the arms of run --ab",
+        "socbench compare before after -o compared.html  # with a picture",
         "socbench compare main latest --fail-above 5% --junit gate.xml",
     )
 )
@@ -92,19 +93,30 @@ def compare(
         Path | None,
         typer.Option(metavar="FILE", help="Write Markdown, for a pull request.", show_default=False),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write a report of the comparison: .html, .md, .json, .png, .svg or .pdf.",
+            show_default=False,
+        ),
+    ] = None,
     store: options.Store = None,
     as_json: options.Json = False,
 ) -> int:
     """Compare sessions row by row: the ratio of the medians with its interval, and a decision for each pair."""
     if strict and fail_above is None:
         raise UsageError("--strict tightens the gate of --fail-above: add --fail-above, for instance --fail-above 5%")
-    for target in (junit, markdown):
+    for target in (junit, markdown, output):
         if target is not None:
             check_target(target)
     from socbench import results
 
+    folder = options.store_folder(store)
     pairs = results.compare_rows(
-        options.store_folder(store), base, candidate,
+        folder, base, candidate,
         by=by, allow=options.listed(allow), margin=margin,
     )  # fmt: skip
     names = _sides(pairs, base, candidate, by)
@@ -119,23 +131,32 @@ def compare(
     if markdown is not None:
         from socbench.render.compare import compare_markdown
 
-        _write(markdown, compare_markdown(pairs, fail_above=fail_above, **names))
+        _write(markdown, compare_markdown(pairs, fail_above=fail_above, strict=strict, **names))
     if junit is not None:
         from socbench.render.compare import compare_junit
 
         _write(junit, compare_junit(pairs, fail_above=fail_above or 0.0, strict=strict))
-    if fail_above is None:
-        return 0
+    if output is not None:
+        from socbench.render.write import write_report
+
+        sessions = [base] if candidate is None else [base, candidate]
+        sides = (names["base"], names["candidate"])
+        for path in write_report(results.report_data(folder, sessions), output, compare=pairs, sides=sides):
+            message(f"Wrote {path}.")
+    return 0 if fail_above is None else _gate(pairs, fail_above, strict=strict)
+
+
+def _gate(pairs: Sequence[ComparedPair], fail_above: float, *, strict: bool) -> int:
+    """Say on standard error whether the gate holds; returns the exit code."""
+    from socbench.render.compare import gate_sentence
+    from socbench.render.names import listing
     from socbench.render.ranking import gate_failures
+    from socbench.render.sentences import pair_name
 
-    failures = gate_failures(pairs, fail_above, strict=strict)
-    if failures:
-        from socbench.render.names import count, listing
-        from socbench.render.sentences import pair_name
-
-        rows = listing(pair_name(pair) for pair in failures)
-        message(f"socbench: the gate of {100 * fail_above:g} % fails on {count(len(failures), 'row')}: {rows}")
-    return 1 if failures else 0
+    passed, sentence = gate_sentence(pairs, fail_above, strict=strict)
+    rows = listing(pair_name(pair) for pair in gate_failures(pairs, fail_above, strict=strict))
+    message(f"socbench: the gate {'passed' if passed else 'failed'}: {sentence}" + (f": {rows}" if rows else ""))
+    return 0 if passed else 1
 
 
 _AXES = ("runtime", "delegate", "precision", "variant", "device")
@@ -145,7 +166,11 @@ def _sides(pairs: Sequence[ComparedPair], base: str, candidate: str | None, by: 
     """Return what the two sides are called: sessions as the user wrote them, values of the axis, arms of --ab."""
     if candidate is not None:
         return {"base": base, "candidate": candidate}
-    field = by or "ab_arm"
+    if by is None:
+        from socbench.render.compare import side_names
+
+        return dict(zip(("base", "candidate"), side_names(pairs), strict=True))
+    field = by
     bases = {str(getattr(pair.base, field, None)) for pair in pairs if pair.base}
     others = {str(getattr(pair.candidate, field, None)) for pair in pairs if pair.candidate}
     return {

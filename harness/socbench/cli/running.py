@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from socbench.cli.output import message, print_json
 from socbench.cli.plan_table import plan_json, print_plan
 from socbench.cli.progress import watching
+from socbench.errors import UsageError
 from socbench.plan import RunRequest
+from socbench.records import ComparedPair
 
 if TYPE_CHECKING:
     from socbench.session import SessionResult
@@ -87,14 +89,41 @@ def run_lasting(request: RunRequest, *, store: Path, as_json: bool) -> int:
 
 
 def show_results(session: str, *, store: Path, as_json: bool) -> None:
-    """Print a session's rows: JSON, or the answer in sentences, a table a model and the warnings."""
+    """Print a session's rows: JSON, or the answer in sentences, a table a model and the warnings.
+
+    A session of ``--ab`` ends with what its comparison says; in JSON the rows of arm B have it as ``comparison``.
+    """
     from socbench import results
 
     if as_json:
-        from socbench.render.tables import rows_json
+        from socbench.render.tables import compare_json, rows_json
 
-        print_json(rows_json(results.trial_rows(store, session)))
+        found = results.trial_rows(store, session)
+        rows = rows_json(found)
+        if any(row.ab_arm for row in found):
+            decided = {one["candidate_trial"]: one for one in compare_json(_decided(session, store))}
+            rows = [{**row, "comparison": decided.get(row["trial"])} for row in rows]
+        print_json(rows)
         return
-    from socbench.render.terminal import make_console, print_results
+    from socbench.render.terminal import make_console, print_compare, print_results
 
-    print_results(make_console(), results.report_data(store, [session]))
+    console = make_console()
+    data = results.report_data(store, [session])
+    print_results(console, data)
+    pairs = _decided(session, store) if any(row.ab_arm for row in data.rows) else []
+    if pairs:
+        from socbench.render.compare import side_names
+
+        base, candidate = side_names(pairs)
+        console.print()
+        print_compare(console, pairs, base=base, candidate=candidate)
+
+
+def _decided(session: str, store: Path) -> list[ComparedPair]:
+    """Return the comparison of a session's arms; none where not both were measured."""
+    from socbench import results
+
+    try:
+        return results.compare_rows(store, session)
+    except UsageError:
+        return []

@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from socbench.records import ComparedPair
 from socbench.render import names, numbers, ranking, sentences, tables
+from socbench.render.conclusion import compare_answer, notes, shared, why
 
 DECISION_TITLES: Final = {
     "faster": "faster",
@@ -29,7 +30,11 @@ def heads(base: str, candidate: str, unit: numbers.Unit) -> list[str]:
 
 
 def side_names(pairs: Sequence[ComparedPair]) -> tuple[str, str]:
-    """What to call the two sides: their label, or ``base`` and ``candidate`` where rows have none or several."""
+    """What to call the two sides: the arms of ``--ab`` with what tells them apart, else the sessions' labels, else
+    ``base`` and ``candidate`` where rows have none or several.
+    """
+    if any(pair.candidate is not None and pair.candidate.ab_arm for pair in pairs):
+        return _arms(pairs)
     found = []
     for fallback, rows in (
         ("base", [pair.base for pair in pairs if pair.base is not None]),
@@ -39,6 +44,24 @@ def side_names(pairs: Sequence[ComparedPair]) -> tuple[str, str]:
         label = labels.pop() if len(labels) == 1 else None
         found.append(names.plain(label, 60) if label else fallback)
     return (found[0], found[1]) if found[0] != found[1] else ("base", "candidate")
+
+
+_TELLING: Final = ("model", "runtime", "precision", "recipe", "environment", "threads", "cores", "batch")
+
+
+def _arms(pairs: Sequence[ComparedPair]) -> tuple[str, str]:
+    """``A (litert)`` and ``B (onnxruntime)``; the delegate is named where the runtime does not tell the arms apart."""
+    both = [(pair.base, pair.candidate) for pair in pairs if pair.base and pair.candidate]
+    telling = [name for name in _TELLING if any(getattr(one, name) != getattr(two, name) for one, two in both)]
+    if "runtime" not in telling and any(one.delegate != two.delegate for one, two in both):
+        telling.append("delegate")
+    sides = []
+    for letter, rows in (("A", [one for one, _ in both]), ("B", [two for _, two in both])):
+        values = [names.plain("any" if value is None else value, 24)
+                  for name in telling if len({getattr(row, name) for row in rows}) == 1
+                  for value in [getattr(rows[0], name)]]  # fmt: skip
+        sides.append(f"{letter} ({', '.join(values)})" if values else letter)
+    return sides[0], sides[1]
 
 
 def unit_of(pairs: Sequence[ComparedPair]) -> numbers.Unit:
@@ -72,13 +95,10 @@ def cells(pair: ComparedPair, unit: numbers.Unit, model: bool = True) -> list[st
     return [name, side(pair.base_p50_ns), side(pair.candidate_p50_ns), change, interval, decision]
 
 
-def why(pair: ComparedPair) -> str:
-    """The pair's reasons as one line."""
-    return "; ".join(names.plain(reason, 300) for reason in pair.reasons)
-
-
 def html_section(pairs: Sequence[ComparedPair], base: str = "base", candidate: str = "candidate") -> dict[str, Any]:
-    """What the template of the page needs: title, sentences, heads, cells with reasons in the last."""
+    """What the template of the page needs: title, sentences, the figure, heads, cells with reasons in the last."""
+    from socbench.render.figure_compare import ratios
+
     unit = unit_of(pairs)
     order = ordered(pairs)
     many = several_models(pairs)
@@ -87,36 +107,61 @@ def html_section(pairs: Sequence[ComparedPair], base: str = "base", candidate: s
         aligned = numbers.aligned([line[column] for line in lines])
         for line, text in zip(lines, aligned, strict=True):
             line[column] = text
+    common = shared(pairs)
     for pair, line in zip(order, lines, strict=True):
-        line[-1] += f": {why(pair)}" if pair.reasons else ""
+        line[-1] += _because(pair, common)
     return {
         "title": f"{names.plain(candidate, 60)} against {names.plain(base, 60)}",
-        "sentences": sentences.compare_answer(pairs, base=base, candidate=candidate),
+        "sentences": compare_answer(pairs, base=base, candidate=candidate),
+        "notes": notes(pairs),
+        "picture": ratios(pairs, base, candidate),
         "heads": heads(base, candidate, unit),
         "cells": [{"decision": pair.decision, "cells": line} for pair, line in zip(order, lines, strict=True)],
     }
 
 
+def _because(pair: ComparedPair, common: frozenset[str]) -> str:
+    text = why(pair, common)
+    return f": {text}" if text else ""
+
+
+def gate_sentence(pairs: Sequence[ComparedPair], fail_above: float, *, strict: bool = False) -> tuple[bool, str]:
+    """Whether the gate holds, and the sentence after "gate passed:" or "gate failed:"."""
+    failing = ranking.gate_failures(pairs, fail_above, strict=strict)
+    unsure = sum(pair.decision in ("cannot_tell", "not_comparable") for pair in pairs)
+    kinds = f"slower by more than {100 * fail_above:g} %, missing, failed or void"
+    if strict:
+        kinds = kinds.replace(" or void", ", void or not to be told")
+    if failing:
+        return False, f"{names.count(len(failing), 'row')} {kinds}"
+    warning = f"; {names.count(unsure, 'row')} can't be told, which --strict would fail" if unsure else ""
+    return True, f"no row {kinds}{warning}"
+
+
 def compare_markdown(
-    pairs: Sequence[ComparedPair], *, base: str = "base", candidate: str = "candidate", fail_above: float | None = None
+    pairs: Sequence[ComparedPair],
+    *,
+    base: str = "base",
+    candidate: str = "candidate",
+    fail_above: float | None = None,
+    strict: bool = False,
 ) -> str:
     """The comparison as it reads well in a pull request; ``fail_above`` is a fraction (0.05)."""
     lines = ["### " + tables.escape_markdown(f"{names.plain(candidate, 60)} against {names.plain(base, 60)}"), ""]
     if fail_above is not None:
-        failing = ranking.gate_failures(pairs, fail_above)
-        limit = numbers.significant(100 * fail_above)
-        verdict = f"**Gate failed**: {names.count(len(failing), 'row')}" if failing else "**Gate passed**: no row"
-        lines += [f"{verdict} slower by more than {limit} %, missing, failed or void.", ""]
-    said = sentences.compare_answer(pairs, base=base, candidate=candidate)
-    lines += [tables.escape_markdown(sentence) for sentence in said]
+        passed, sentence = gate_sentence(pairs, fail_above, strict=strict)
+        lines += [f"**Gate {'passed' if passed else 'failed'}**: {sentence}.", ""]
+    lines += [tables.escape_markdown(said) for said in compare_answer(pairs, base=base, candidate=candidate)]
     if pairs:
         unit, many = unit_of(pairs), several_models(pairs)
         lines += ["", _line(heads(base, candidate, unit)), "|---|--:|--:|--:|--:|---|"]
+        common = shared(pairs)
         for pair in ordered(pairs):
             line = cells(pair, unit, model=many)
-            line[-1] += f": {why(pair)}" if pair.reasons else ""
+            line[-1] += _because(pair, common)
             lines.append(_line(line))
         lines += ["", "Change is candidate over base, over zero is slower; 95 % is the interval of the change."]
+        lines += [tables.escape_markdown(said) for said in notes(pairs)]
     return "\n".join(lines) + "\n"
 
 
@@ -155,4 +200,4 @@ def _outcome(pair: ComparedPair) -> str:
             text += f" ({numbers.percent_change(pair.ratio_low)} to {numbers.percent_change(pair.ratio_high)})"
     if pair.candidate is not None and pair.candidate.verdict == "invalid":
         text += ", the candidate's row is void"
-    return f"{text}: {why(pair)}" if pair.reasons else text
+    return text + _because(pair, frozenset())

@@ -30,7 +30,9 @@ _METHOD: Final = (
 )
 
 
-def report_html(data: ReportData, *, compare: Sequence[ComparedPair] | None = None) -> str:
+def report_html(
+    data: ReportData, *, compare: Sequence[ComparedPair] | None = None, sides: tuple[str, str] | None = None
+) -> str:
     """The page as text. Every word that comes from a device, a file or the user is escaped."""
     folder = content("reports")
     environment = Environment(
@@ -41,10 +43,12 @@ def report_html(data: ReportData, *, compare: Sequence[ComparedPair] | None = No
         lstrip_blocks=True,
     )
     style = (folder / "style.css").read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(_page(data, compare, style))
+    return environment.get_template("report.html.j2").render(_page(data, compare, sides, style))
 
 
-def _page(data: ReportData, compare: Sequence[ComparedPair] | None, style: str) -> dict[str, Any]:
+def _page(
+    data: ReportData, compare: Sequence[ComparedPair] | None, sides: tuple[str, str] | None, style: str
+) -> dict[str, Any]:
     found = ranking.sections(data)
     counter = _Counter()
     gathered = concerns.gathered(ranking.concerning_rows(data.rows))
@@ -55,7 +59,7 @@ def _page(data: ReportData, compare: Sequence[ComparedPair] | None, style: str) 
         "version": names.plain(data.sessions[-1].socbench_version, 30) if data.sessions else "",
         "style": Markup(style),
         "answers": sentences.answers(data),
-        "comparison": None if compare is None else html_section(compare, *side_names(compare)),
+        "comparison": None if compare is None else _comparison(compare, sides or side_names(compare), counter),
         "sections": [_section(data, section, number, counter) for number, section in enumerate(found)],
         "time_figures": [_figure(figure, counter) for figure in figures.time_figures(data)],
         "doubts": [one for one in gathered if one.level != "note"],
@@ -71,6 +75,11 @@ def _page(data: ReportData, compare: Sequence[ComparedPair] | None, style: str) 
         "trial_heads": [head for head, _ in _TRIAL_COLUMNS],
         "trials": [[say(row) for _, say in _TRIAL_COLUMNS] for row in data.rows],
     }
+
+
+def _comparison(pairs: Sequence[ComparedPair], sides: tuple[str, str], counter: _Counter) -> dict[str, Any]:
+    section = html_section(pairs, *sides)
+    return {**section, "picture": None if section["picture"] is None else _figure(section["picture"], counter)}
 
 
 class _Counter:

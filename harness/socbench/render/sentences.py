@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -313,48 +313,6 @@ def _tally(rows: Sequence[TrialRow]) -> list[str]:
     if absent:
         parts.append(f"{absent:,} {'was' if absent == 1 else 'were'} not measured")
     return [f"Of {names.count(len(rows), 'row')}, {' and '.join(parts)}: see the reasons below."] if parts else []
-
-
-def compare_answer(pairs: Sequence[ComparedPair], *, base: str = "base", candidate: str = "candidate") -> list[str]:
-    """The conclusion of a comparison: what changed, what did not, what can't be told and what can't be compared."""
-    base, candidate = names.plain(base, 60), names.plain(candidate, 60)
-    if not pairs:
-        return [f"{base} and {candidate} have no rows in common: there is nothing to compare."]
-    by: dict[str, list[ComparedPair]] = defaultdict(list)
-    for pair in pairs:
-        by[pair.decision].append(pair)
-    said = []
-    many = len({pair.key.get("model") for pair in pairs}) > 1
-    for decision, pick in (("slower", max), ("faster", min)):
-        found = [pair for pair in by[decision] if pair.ratio is not None]
-        if found:
-            worst = pick(found, key=lambda pair: pair.ratio or 1.0)
-            said.append(_changed(worst, decision, len(found), len(pairs), candidate, many))
-    if by["no_difference"]:
-        said.append(f"{names.count(len(by['no_difference']), 'row shows', 'rows show')} no difference.")
-    if by["cannot_tell"]:
-        count = names.count(len(by["cannot_tell"]), "row")
-        said.append(
-            f"{count} can't be told: the interval is wider than the difference; measure both with `socbench run --ab`."
-        )
-    if by["not_comparable"]:
-        said.append(f"{names.count(len(by['not_comparable']), 'row')} can't be compared, for the reasons given.")
-    gone = len(by["missing"]) + len(by["failed"])
-    if gone:
-        said.append(f"{names.count(gone, 'row is', 'rows are')} missing or failed on one side.")
-    return said
-
-
-def _changed(worst: ComparedPair, decision: str, found: int, total: int, candidate: str, many: bool) -> str:
-    ratio = worst.ratio or 1.0
-    low, high = worst.ratio_low, worst.ratio_high
-    interval = ""
-    if low is not None and high is not None:
-        interval = f" ({numbers.percent_change(low)} to {numbers.percent_change(high)})"
-    name = pair_name(worst, model=many)
-    most = f", most on {name}" if found > 1 else f": {name}"
-    what = names.count(found, "row")
-    return f"{candidate} is {decision} on {what} of {total:,}{most}: {numbers.percent_change(ratio)}{interval}."
 
 
 def pair_name(pair: ComparedPair, *, model: bool = True) -> str:

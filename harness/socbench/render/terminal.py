@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from socbench.records import ComparedPair, Device, Json, ReportData, SessionInfo, TrialRow
-from socbench.render import columns, compare, concerns, names, numbers, ranking, sentences
+from socbench.render import columns, compare, concerns, conclusion, names, numbers, ranking, sentences
 
 WIDTH = 100
 _GAP = 2
@@ -163,7 +163,7 @@ def print_compare(
     console: Console, pairs: Sequence[ComparedPair], *, base: str = "base", candidate: str = "candidate"
 ) -> None:
     """The conclusion, the table of pairs, and what could not be compared and why."""
-    for said in sentences.compare_answer(pairs, base=base, candidate=candidate):
+    for said in conclusion.compare_answer(pairs, base=base, candidate=candidate):
         console.print(Text(said))
     if not pairs:
         return
@@ -179,9 +179,15 @@ def print_compare(
     heads = compare.heads(names.plain(base, 14), names.plain(candidate, 14), unit)
     styles = [_DECISION_STYLES[pair.decision] for pair in order]
     _print_table(console, heads, lines, right=(1, 2, 3, 4), styles=styles)
-    for pair in order:
-        if pair.reasons:
-            console.print(Text(f"{sentences.pair_name(pair, model=many)}: {compare.why(pair)}"))
+    common = conclusion.shared(pairs)
+    reasons = [(pair, text) for pair in order if (text := conclusion.why(pair, common))]
+    remarks = conclusion.notes(pairs)
+    if reasons or remarks:
+        console.print()
+    for note in remarks:
+        console.print(Text(note))
+    for pair, text in reasons:
+        console.print(Text(f"{sentences.pair_name(pair, model=many)}: {text}"))
 
 
 def _print_table(

@@ -12,12 +12,21 @@ from socbench.errors import FailedError, UsageError
 from socbench.records import ComparedPair, ReportData
 from socbench.render import compare as comparison
 from socbench.render import names, ranking, sentences, tables
+from socbench.render.conclusion import compare_answer
 
 ENDINGS: Final = (".html", ".md", ".csv", ".json", ".png", ".svg", ".pdf")
 
 
-def write_report(data: ReportData, target: Path, *, compare: Sequence[ComparedPair] | None = None) -> list[Path]:
+Compared = Sequence[ComparedPair] | None
+Sides = tuple[str, str] | None
+
+
+def write_report(
+    data: ReportData, target: Path, *, compare: Sequence[ComparedPair] | None = None, sides: Sides = None
+) -> list[Path]:
     """Write ``data`` to ``target`` (.html .md .csv .json .png .svg .pdf by its ending); return every file written.
+
+    ``compare`` adds a comparison, ``sides`` what its two sides are called (default: arms, or labels).
 
     A picture ending writes the leading figure to ``target`` and the others beside it (``STEM-NAME.png``).
     Raises ``UsageError`` for another ending or nothing to show, ``FailedError`` if the target cannot be written.
@@ -30,37 +39,37 @@ def write_report(data: ReportData, target: Path, *, compare: Sequence[ComparedPa
         )
     _check_writable(target)
     if ending in (".png", ".svg"):
-        return _write_pictures(data, target, ending[1:])
-    contents = _CONTENTS[ending](data, compare)
+        return _write_pictures(data, target, ending[1:], compare, sides)
+    contents = _CONTENTS[ending](data, compare, sides)
     _write(target, contents)
     return [target]
 
 
-def _html(data: ReportData, compare: Sequence[ComparedPair] | None) -> bytes:
+def _html(data: ReportData, compare: Compared, sides: Sides) -> bytes:
     from socbench.render.html import report_html
 
-    return report_html(data, compare=compare).encode("utf-8")
+    return report_html(data, compare=compare, sides=sides).encode("utf-8")
 
 
-def _markdown(data: ReportData, compare: Sequence[ComparedPair] | None) -> bytes:
-    return report_markdown(data, compare).encode("utf-8")
+def _markdown(data: ReportData, compare: Compared, sides: Sides) -> bytes:
+    return report_markdown(data, compare, sides).encode("utf-8")
 
 
-def _csv(data: ReportData, compare: Sequence[ComparedPair] | None) -> bytes:
+def _csv(data: ReportData, compare: Compared, sides: Sides) -> bytes:
     return tables.rows_csv(data.rows).encode("utf-8")
 
 
-def _json(data: ReportData, compare: Sequence[ComparedPair] | None) -> bytes:
+def _json(data: ReportData, compare: Compared, sides: Sides) -> bytes:
     return tables.report_json(data, compare).encode("utf-8")
 
 
-def _pdf(data: ReportData, compare: Sequence[ComparedPair] | None) -> bytes:
+def _pdf(data: ReportData, compare: Compared, sides: Sides) -> bytes:
     from socbench.render.pdf import report_pdf
 
-    return report_pdf(data, _conclusion(compare))
+    return report_pdf(data, _conclusion(compare, sides))
 
 
-_CONTENTS: Final[dict[str, Callable[[ReportData, Sequence[ComparedPair] | None], bytes]]] = {
+_CONTENTS: Final[dict[str, Callable[[ReportData, Compared, Sides], bytes]]] = {
     ".html": _html,
     ".md": _markdown,
     ".csv": _csv,
@@ -69,7 +78,7 @@ _CONTENTS: Final[dict[str, Callable[[ReportData, Sequence[ComparedPair] | None],
 }
 
 
-def report_markdown(data: ReportData, compare: Sequence[ComparedPair] | None = None) -> str:
+def report_markdown(data: ReportData, compare: Compared = None, sides: Sides = None) -> str:
     """The report as Markdown: the answer, one table a model, what not to trust, the command that repeats it."""
     import shlex
 
@@ -80,7 +89,7 @@ def report_markdown(data: ReportData, compare: Sequence[ComparedPair] | None = N
     for said in sentences.answer(data):
         lines += [tables.escape_markdown(said), ""]
     if compare is not None:
-        lines += [_compare_markdown(compare), ""]
+        lines += [_compare_markdown(compare, sides), ""]
     for section in ranking.sections(data):
         lines += [tables.section_markdown(section), ""]
     found = concerns.gathered(ranking.concerning_rows(data.rows))
@@ -97,19 +106,26 @@ def report_markdown(data: ReportData, compare: Sequence[ComparedPair] | None = N
     return "\n".join(lines) + "\n"
 
 
-def _compare_markdown(compare: Sequence[ComparedPair]) -> str:
-    base, candidate = comparison.side_names(compare)
+def _compare_markdown(compare: Sequence[ComparedPair], sides: Sides) -> str:
+    base, candidate = sides or comparison.side_names(compare)
     return comparison.compare_markdown(compare, base=base, candidate=candidate)
 
 
-def _conclusion(compare: Sequence[ComparedPair] | None) -> list[str]:
-    return [] if compare is None else sentences.compare_answer(compare)
+def _conclusion(compare: Compared, sides: Sides) -> list[str]:
+    if compare is None:
+        return []
+    base, candidate = sides or comparison.side_names(compare)
+    return compare_answer(compare, base=base, candidate=candidate)
 
 
-def _write_pictures(data: ReportData, target: Path, kind: str) -> list[Path]:
+def _write_pictures(data: ReportData, target: Path, kind: str, compare: Compared, sides: Sides) -> list[Path]:
     from socbench.render import figures
+    from socbench.render.figure_compare import ratios
 
     found = figures.figures(data)
+    picture = None if compare is None else ratios(compare, *(sides or comparison.side_names(compare)))
+    if picture is not None:
+        found = [picture]
     if not found:
         raise UsageError("There is nothing to draw: no row was measured; write .html or .md to see why.")
     written = []
