@@ -26,6 +26,7 @@ _TASKS = {
     "prepare_tflite": "socbench.models.convert.tflite_source:prepare",
     "ncnn": "socbench.models.convert.ncnn:make",
     "mnn": "socbench.models.convert.mnn:make",
+    "executorch": "socbench.models.convert.executorch:make",
     "run": "socbench.models.reference_runners:run",
 }
 DEADLINE_S = 900.0

@@ -15,7 +15,7 @@ ENDINGS = {
     ".onnx": "onnx",
     ".xml": "openvino",
     ".param": "ncnn",
-    ".mnn": "mnn",
+    ".mnn": "mnn", ".pte": "executorch",
     ".null.json": "null",
 }
 FILE_LIMIT_BYTES = 2**31 - 1

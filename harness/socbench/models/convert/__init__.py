@@ -13,10 +13,15 @@ from socbench.errors import EnvironmentsError
 VERSION = 1
 """Part of every cache key: raised whenever a converter here makes other bytes than before."""
 
-CONVERTED = ("onnx", "tflite", "openvino", "ncnn", "mnn")
+CONVERTED = ("onnx", "tflite", "openvino", "ncnn", "mnn", "executorch")
 """Formats that have a converter."""
 
-MADE_FROM: dict[str, tuple[str, ...]] = {"openvino": ("onnx", "tflite"), "ncnn": ("onnx",), "mnn": ("onnx",)}
+MADE_FROM: dict[str, tuple[str, ...]] = {
+    "openvino": ("onnx", "tflite"),
+    "ncnn": ("onnx",),
+    "mnn": ("onnx",),
+    "executorch": ("onnx",),
+}
 """Formats that files of another format are made from, the best first; a format that is not here from its own fp32."""
 
 TOOLS: dict[str, tuple[str, ...]] = {
@@ -25,10 +30,11 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "ncnn": ("onnx", "pnnx"),
     "mnn": ("MNN",),
+    "executorch": ("onnx", "executorch"),
 }
 """Packages whose versions decide what the bytes are."""
 
-ENVIRONMENTS = {"pnnx": "ncnn", "MNN": "mnn"}
+ENVIRONMENTS = {"pnnx": "ncnn", "MNN": "mnn", "executorch": "executorch"}
 """Environments that hold a tool which does not live beside socbench."""
 
 
