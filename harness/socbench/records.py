@@ -276,6 +276,7 @@ class TrialRow:
     settings: Json = field(default_factory=dict)
     power_source: str | None = None
     device_emulated: bool = False
+    socbench_version: str | None = None
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,7 @@ def test_two_sessions_are_compared_and_the_gate_decides_the_exit_code(used: Home
     done = used.call("compare", "before", "after", "--fail-above", "5%", "--junit", "g.xml", "--markdown", "g.md")
     # Both rows are emulated, so void: a gate fails on what is void.
     assert done.returncode == 1
-    assert done.stderr.startswith("socbench: the gate of 5 % fails on 1 row: ")
+    assert done.stderr.startswith("socbench: the gate failed: 1 row slower by more than 5 %, missing, failed or void: ")
     assert "<failure" in (used.folder / "g.xml").read_text()
     assert "before" in (used.folder / "g.md").read_text()
     assert used.call("compare", "before", "after").returncode == 0

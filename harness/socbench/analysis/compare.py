@@ -21,7 +21,15 @@ from socbench.records import ComparedPair, TrialRow
 
 KEY: Final = ("model", "format", "runtime", "delegate", "precision", "scenario")
 CONDITIONS: Final = ("device_key", "os_build", "threads", "cores", "batch", "shapes", "power_source", "settings")
-SUBJECT: Final = ("environment", "runtime_version", "recipe", "model_sha256", "accelerator", "precision_effective")
+SUBJECT: Final = (
+    "environment",
+    "runtime_version",
+    "recipe",
+    "model_sha256",
+    "accelerator",
+    "precision_effective",
+    "socbench_version",
+)
 FREED: Final[dict[str, tuple[str, ...]]] = {
     "runtime": ("runtime", "format", "delegate"),
     "delegate": ("delegate",),

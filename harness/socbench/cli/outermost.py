@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any
@@ -33,6 +34,7 @@ EXIT_PIPE = 141
 def call(arguments: Sequence[str]) -> int:
     """Run one command line; prints what went wrong as one sentence on standard error and returns the exit code."""
     debug = _take_debug(arguments)
+    _say_warnings()
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, _as_ctrl_c)
@@ -50,6 +52,18 @@ def call(arguments: Sequence[str]) -> int:
         text, code = explain(error)
         message(f"socbench: {text}")
         return code
+
+
+def _say_warnings() -> None:
+    """Print warnings (a damaged file, a session of a newer format) as one plain line each on standard error."""
+    said: set[str] = set()
+
+    def show(text: Warning | str, *_: object) -> None:
+        if str(text) not in said:
+            said.add(str(text))
+            message(f"socbench: {text}")
+
+    warnings.showwarning = show
 
 
 def explain(error: BaseException) -> tuple[str, int]:

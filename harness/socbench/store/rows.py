@@ -154,6 +154,7 @@ class _Session:
             device_emulated=device.emulated if device else False,
             label=self.document.get("label"),
             started=str(self.document.get("started") or ""),
+            socbench_version=self.document.get("socbench_version"),
             settings=parsed(trial["settings"]) or {},
             power_source=next((source for one in done if isinstance(source := _power(one).get("source"), str)), None),
         )

@@ -32,9 +32,9 @@ _COLUMNS: Final = {
     "load_ns:i64 compile_ns:i64 first_ns:i64 warmup_count:i64 warmup_ns:i64 warmup_steady:bool measured_count:i64 "
     "measured_ns:i64 stopped_by:text peak_memory_bytes:i64 cpu_ns:i64 voluntary_switches:i64 "
     "involuntary_switches:i64 busy_ns:i64 quota_throttled_ns:i64 run_delay_ns:i64 runtime_version:text "
-    "delegate_effective:text accelerator:text emulated:bool delegation:text delegation_evidence:text nodes_total:i64 nodes_delegated:i64 "
-    "partitions:i64 precision_effective:text threads_effective:i32 cores_effective:text inputs:text outputs:text "
-    "details:text power_before:text power_after:text cool_down:text clock_jump_ns:i64",
+    "delegate_effective:text accelerator:text emulated:bool delegation:text delegation_evidence:text nodes_total:i64 "
+    "nodes_delegated:i64 partitions:i64 precision_effective:text threads_effective:i32 cores_effective:text "
+    "inputs:text outputs:text details:text power_before:text power_after:text cool_down:text clock_jump_ns:i64",
     "samples": "trial:name repetition:i16 phase:i8 start_ns:i64 latency_ns:i64 late_ns:i64",
     "telemetry": "device:name trial:name repetition:i16 t_ns:i64 kind:name source:name value:i64 reason:text",
     "ops": "trial:text repetition:i16 index:i32 op_type:text name:text unit:text time_ns:i64 count:i64",
