@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device_rig import with_small_disk
+from socbench.cli.outermost import call
 
 ROOT = Path(__file__).resolve().parents[2]
 RESNET8 = ROOT / "models" / "resnet8"
@@ -247,6 +249,9 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Home:
     (home.folder / "cut.onnx").write_bytes((RESNET8 / "resnet8-fp32.onnx").read_bytes()[:20_000])
     (home.folder / "cut.tflite").write_bytes((RESNET8 / "resnet8-fp32.tflite").read_bytes()[:20_000])
     (home.folder / "folder.onnx").mkdir()
+    (home.folder / "typo.yaml").write_text("modles: [net.null.json]")
+    (home.folder / "wrong.yaml").write_text("models: [net.null.json]\nrepetitions: many")
+    (home.folder / "setting.yaml").write_text("models: [net.null.json]\nsettings: {min_tim_s: 1}")
     home.script("net")
     return home
 
@@ -266,6 +271,15 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Home:
         ("--suite quik", "there is no suite 'quik'; did you mean quick?"),
         ("net.null.json --runtime litrt", "there is no runtime 'litrt': did you mean litert?"),
         ("net.null.json --delegate gpuu", "there is no delegate 'gpuu': did you mean gpu?"),
+        ("net.null.json --cores huge", "--cores 'huge' is neither big, little, a mask such as 0xf0 nor a list"),
+        ("net.null.json --cores 4000", "names CPU 4000, which fake:one does not have"),
+        ("net.null.json --ab delegate=cpu delegate=gpuu", "there is no delegate 'gpuu': did you mean gpu?"),
+        ("net.null.json --detach --precision-target 1%", "--detach can't go with --precision-target"),
+        ("missing.yaml", "there is no file missing.yaml"),
+        ("typo.yaml", "the plan typo.yaml: unknown field 'modles'; did you mean models?"),
+        ("wrong.yaml", "the plan wrong.yaml: repetitions"),
+        ("setting.yaml", "the plan setting.yaml: settings: unknown field 'min_tim_s'; did you mean min_time_s?"),
+        ("typo.yaml net.null.json", "typo.yaml is a plan: it names its own models, so it stands alone"),
         ("net.null.json --precision int7", "there is no precision 'int7': did you mean int8?"),
         ("net.null.json --scenario acuracy", "there is no scenario 'acuracy': did you mean accuracy?"),
         ("net.null.json -d usb:one", "'usb:one' is not a device"),
@@ -293,6 +307,90 @@ def test_an_unwritable_store_is_said_before_anything_is_measured(home: Home) -> 
     assert done.stdout == ""
     assert done.stderr.startswith("socbench: the results store file/store can't be written")
     assert done.stderr.count("\n") == 1
+
+
+def test_words_that_nobody_knows_are_refused_before_a_device_is_asked_or_anything_is_built(bad: Home) -> None:
+    for words in (("--cores", "huge"), ("--delegate", "gpuu"), ("--ab", "delegate=cpu", "delegate=gpuu")):
+        done = bad.call("run", "resnet8", *words, *FAKE)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+
+
+def test_a_run_for_a_runtime_that_is_not_there_says_that_nothing_was_measured_and_how_to_get_it(home: Home) -> None:
+    only = ("resnet8", "--precision", "fp32", "--scenario", "single_stream", "--allow-emulated")
+    done = home.call("run", *only, "-d", "local", "--runtime", "mnn")
+    assert done.returncode == 1
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("nothing was measured")]
+    assert said.startswith("nothing was measured, every row was left out: mnn can't be used on local: ")
+    assert said.endswith("; pip install 'socbench[mnn]'")
+    (row,) = home.json("results", "trials")
+    assert (row["status"], row["error"]["code"]) == ("excluded", "runtime_missing")
+    assert home.json("results")[0]["status"] == "complete"
+
+
+def test_rows_that_are_all_left_out_are_no_failure_but_are_said(home: Home) -> None:
+    done = home.call("run", home.script("net"), "-d", "fake:one", "--repeat", "1")
+    assert done.returncode == 0
+    assert "nothing was measured, every row was left out: fake:one is emulated" in done.stderr
+    assert "Nothing was measured" in done.stdout
+
+
+def test_a_full_disk_of_the_store_is_said_before_anything_is_measured(home: Home) -> None:
+    line = [sys.executable, "-m", "socbench", "run", home.script("net"), *FAKE, "--store", str(home.folder / "small")]
+    done = subprocess.run(
+        with_small_disk(home.folder / "small", "1m", line),
+        env=home.environment, cwd=home.folder, capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        f"socbench: the disk of the results store {home.folder / 'small'} is full (1 MB free)"
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_model_that_hangs_is_a_failed_row_with_its_deadline_and_exit_code_1(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # The command runs in this process: its deadline of a minute and more is cut down to what a test may take.
+    monkeypatch.setattr("socbench.agents.job.deadline_s", lambda trial, files: 1.0)
+    monkeypatch.chdir(home.folder)
+    for name, value in home.environment.items():
+        monkeypatch.setenv(name, value)
+    hangs = home.script("hangs", fail={"at": "first", "how": "hang"})
+    assert call(["run", hangs, *FAKE, "--json"]) == 1
+    (row,) = json.loads(capfd.readouterr().out)
+    assert (row["status"], row["error"]["code"]) == ("failed", "deadline")
+
+
+def test_a_plan_file_says_what_the_command_line_does_and_the_command_line_has_the_last_word(home: Home) -> None:
+    (home.folder / "plans").mkdir()
+    home.script("net", latency_ns=1_000_000)
+    shutil.move(home.folder / "net.null.json", home.folder / "plans" / "net.null.json")
+    (home.folder / "plans" / "night.yaml").write_text(
+        "models: [net.null.json]\ndevices: [fake:one, fake:two]\nrepetitions: 2\nallow_emulated: true\n"
+        "settings: {min_time_s: 0.01, min_count: 7}\nlabel: nightly\nthreads: 2\n"
+    )
+    rows = home.json("run", "plans/night.yaml", "--plan-only", "--threads", "3")
+    assert [(row["device"], row["repetitions"], row["threads"]) for row in rows] == [
+        ("fake:one", 2, 3),
+        ("fake:two", 2, 3),
+    ]
+    assert {(row["settings"]["min_time_s"], row["settings"]["min_count"]) for row in rows} == {(0.01, 7)}
+    assert home.call("run", "plans/night.yaml", "-d", "fake:two").returncode == 0
+    (session,) = home.json("results")
+    assert (session["label"], session["devices"]) == ("nightly", ["fake:two"])
+    (row,) = home.json("results", "trials")
+    assert (row["repetitions"], row["latency_p50_ns"]) == (2, 1_000_000)
+
+
+def test_a_detached_run_is_collected_by_the_next_command(home: Home) -> None:
+    begun = home.call("run", home.script("net", latency_ns=1_000_000), *FAKE, "--detach")
+    assert begun.returncode == 0
+    assert begun.stdout == ""
+    assert "fetch it later with: socbench collect" in begun.stderr.splitlines()[-1]
+    assert home.json("results")[0]["status"] == "running"
+    (row,) = home.json("collect")
+    assert (row["status"], row["latency_p50_ns"]) == ("done", 1_000_000)
+    assert home.json("results")[0]["status"] == "complete"
 
 
 def test_a_runtime_that_is_not_there_is_a_row_that_says_how_to_get_it(home: Home) -> None:
@@ -340,7 +438,7 @@ def slow(home: Home) -> tuple[str, ...]:
 
 
 def test_a_run_stopped_by_ctrl_c_shows_what_it_has_says_how_to_go_on_and_goes_on(home: Home) -> None:
-    with home.start(*slow(home)) as child:
+    with home.start(*slow(home), "--store", "my store") as child:
         assert child.stderr is not None
         for line in child.stderr:
             if line.startswith("[2/4]"):
@@ -348,15 +446,16 @@ def test_a_run_stopped_by_ctrl_c_shows_what_it_has_says_how_to_go_on_and_goes_on
         child.send_signal(signal.SIGINT)
         shown, said = child.communicate(timeout=60)
     assert child.returncode == 130
-    (session,) = home.json("results")
+    at_store = ("--store", "my store")
+    (session,) = home.json("results", *at_store)
     assert session["status"] == "interrupted"
-    assert f"socbench run --resume {session['session']}" in said
+    assert f"socbench run --resume {session['session']} --store 'my store'" in said
     assert "slow.null.json" in shown
-    resumed = home.call("run", "--resume", "latest", "--json")
+    resumed = home.call("run", "--resume", "latest", "--json", *at_store)
     assert resumed.returncode == 0, resumed.stderr
     (row,) = json.loads(resumed.stdout)
     assert row["repetitions"] == 4
-    assert home.json("results")[0]["status"] == "complete"
+    assert home.json("results", *at_store)[0]["status"] == "complete"
 
 
 def test_of_two_runs_on_one_device_the_second_says_for_whom_it_waits_or_refuses(home: Home) -> None:
@@ -366,12 +465,14 @@ def test_of_two_runs_on_one_device_the_second_says_for_whom_it_waits_or_refuses(
             if line.startswith("[1/4]"):
                 break
         refused = home.call("run", home.script("net"), *FAKE, "--no-wait")
+        planned = home.call("run", home.script("net"), *FAKE, "--plan-only", "--no-wait")
         with home.start("run", home.script("net"), *FAKE) as second:
             assert second.stderr is not None
             waiting = second.stderr.readline()
             first.send_signal(signal.SIGINT)
             first.communicate(timeout=60)
             second.communicate(timeout=120)
+    assert planned.returncode == 0, "a plan alone needs no device for itself"
     assert refused.returncode == 1
     assert refused.stderr.startswith("socbench: fake:one is in use by session ")
     assert f"process {first.pid}" in refused.stderr

@@ -109,6 +109,8 @@ def test_repetitions_are_added_until_the_interval_is_as_narrow_as_was_asked_for(
     counted = [trials[row["trial"]] for row in home.rows(result.session, "repetitions") if row["status"] == "done"]
     assert (counted.count("alternating"), counted.count("steady")) == (4, 3)
     assert result.status == "complete"
+    told = [trials[trial] for trial, _ in home.document(result.session)["plan"]["order"]["local"]]
+    assert (told.count("alternating"), told.count("steady")) == (4, 3), "session.json tells the order that was run"
 
 
 def test_a_trial_is_profiled_once(home: Home) -> None:

@@ -39,8 +39,17 @@ class Agent:
 
     def _run_once(self, *arguments: str, deadline: Deadline) -> Json:
         command = [*self.argv, *arguments]
-        done = self.channel.transport.run(command, deadline=deadline, limit_bytes=_ANSWER_LIMIT_BYTES)
+        done = self.channel.transport.run(
+            command, deadline=deadline, env=self._environment(), limit_bytes=_ANSWER_LIMIT_BYTES
+        )
         return parse_answer(self.channel.address, arguments[0], done)
+
+    def _environment(self) -> dict[str, str]:
+        """Return what keeps runtimes inside socbench's folder: ONNX Runtime for one writes a cache of its own.
+
+        This machine is the user's own: there runtimes keep their caches where they always do.
+        """
+        return {} if self.channel.address == "local" else {"XDG_CACHE_HOME": str(self.root / "cache")}
 
     def check_version(self, *, deadline: Deadline) -> None:
         """Raise ProtocolError when the agent does not speak this host's protocol version."""

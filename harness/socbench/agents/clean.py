@@ -20,7 +20,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _LIST: Final = r"""
 cd "$1" 2>/dev/null || exit 0
 date +now' '%s
-for path in blobs/* agent/* sessions/* environment environment.new environment.old tmp; do
+for path in blobs/* agent/* sessions/* cache environment environment.new environment.old tmp; do
   [ -e "$path" ] || continue
   newest=$path
   if [ -d "$path" ]; then
@@ -82,7 +82,7 @@ def remove(channel: Channel, things: Sequence[Thing]) -> None:
 
 
 def _parse(listing: str) -> list[Thing]:
-    kinds = {"blobs": "file", "agent": "agent", "sessions": "session"}
+    kinds = {"blobs": "file", "agent": "agent", "sessions": "session", "cache": "cache"}
     now, things = 0.0, []
     for line in listing.splitlines():
         size, _, rest = line.partition(" ")
@@ -91,8 +91,9 @@ def _parse(listing: str) -> list[Thing]:
             now = float(used)
             continue
         folder, _, name = path.partition("/")
-        known = _NAME.fullmatch(name) if folder in kinds else not name
+        known = _NAME.fullmatch(name) if name else folder not in ("blobs", "agent", "sessions")
         if not (size.isdigit() and used.isdigit() and known):
             continue  # a name that socbench does not give: it is left alone
-        things.append(Thing(kinds.get(folder, "environment"), path, int(size) * 1024, max(0.0, now - float(used))))
+        kind = kinds.get(folder, "environment")
+        things.append(Thing(kind, path, int(size) * 1024, max(0.0, now - float(used))))
     return things

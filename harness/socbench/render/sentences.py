@@ -161,7 +161,7 @@ def _about(rows: Sequence[TrialRow]) -> list[str]:
         *_pick(who, trusted, len(rows) == 1),
         *_faster_still(who, trusted),
         *_doubtful_leader(who, rows, trusted),
-        *_limits(trusted),
+        *_limits(trusted, rows),
         *_tally(rows),
     ]
 
@@ -280,14 +280,17 @@ def _doubtful_leader(who: Who, rows: Sequence[TrialRow], trusted: Sequence[Trial
     return [f"{who(first)} may be faster ({_said(first)}), but that row is suspect: measure it again to know."]
 
 
-def _limits(trusted: Sequence[TrialRow]) -> list[str]:
+def _limits(trusted: Sequence[TrialRow], rows: Sequence[TrialRow]) -> list[str]:
     said = []
     if all(row.repetitions < 2 for row in trusted):
         lead = "It has" if len(trusted) == 1 else "Each row has"
         said.append(f"{lead} one repetition, so there is no interval: how sure this is can't be said.")
     if all(ranking.accuracy_state(row) == "unknown" for row in trusted):
         checked = [row for row in trusted if row.fidelity and row.fidelity.within_tolerance]
-        if len(checked) == len(trusted):
+        if any(row.accuracy is not None for row in rows):
+            # The table shows some: what is missing is the full-precision accuracy that losses are measured against.
+            said.append("What a row loses in accuracy can't be said: there is none of full precision to compare with.")
+        elif len(checked) == len(trusted):
             said.append(
                 "Accuracy was not measured; every ranked row's answers agree with the reference within tolerance."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import random
@@ -321,6 +322,10 @@ def _detach(state: SessionState, devices: list[OpenDevice]) -> SessionResult:
 
 def _run(state: SessionState, devices: list[OpenDevice], way: str = RUN, *, wait: bool = True) -> SessionResult:
     """Run the workers to their end, then seal, or leave the session as interrupted."""
+    if not all(device.shares_host for device in devices):
+        # Parts are written while other trials are followed: what that needs is loaded now, not while events wait.
+        for name in ("socbench.store.events", "pyarrow.parquet"):
+            importlib.import_module(name)
     state.progress.planned(state.session, state.plan)
     workers = [DeviceWorker(state, device, way, wait=wait) for device in devices]
     _work(state, workers)

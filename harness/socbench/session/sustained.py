@@ -14,7 +14,8 @@ import msgspec
 from socbench.agents.channel import Channel
 from socbench.agents.provision import free_bytes
 from socbench.errors import AgentError, StoreError
-from socbench.records import TrialPlan
+from socbench.plan import RunRequest
+from socbench.records import Json, TrialPlan
 from socbench.transports.base import Deadline
 
 _SAMPLES_HZ: Final = 1000.0
@@ -25,6 +26,7 @@ _STORE_BYTES: Final = 50
 """An inference in the store while a session is open: the device's text, the plain part, the sealed table."""
 _TELEMETRY_BYTES_S: Final = 4000.0
 _RECENT_S: Final = 10.0
+_FIXED_MOST_S: Final = 10.0
 _BASELINE_S: Final = 60.0
 _BASELINE_LEAST_S: Final = 10.0
 
@@ -60,6 +62,16 @@ def check_device_room(channel: Channel, trials: Iterable[TrialPlan]) -> None:
             code="disk_full",
             advice=f"socbench devices clean {channel.address}",
         )
+
+
+def fixed_wait(request: RunRequest, shares_host: bool) -> Json:
+    """Return the member of ``cool_down`` for a device that tells no temperature: five times what is measured.
+
+    Ten seconds at most, and none on this machine (its fans follow its own sensors) or in the suite ``quick``.
+    """
+    if shares_host or request.suite == "quick":
+        return {}
+    return {"fixed_s": min(_FIXED_MOST_S, 5.0 * (request.min_time_s or 1.0))}
 
 
 class SustainedWatch:

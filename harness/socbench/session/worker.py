@@ -18,7 +18,7 @@ from socbench.session.devices import OpenDevice
 from socbench.session.journal import DeviceJournal
 from socbench.session.precision import MOST_REPETITIONS, narrow_enough
 from socbench.session.state import SessionState
-from socbench.session.sustained import check_device_room
+from socbench.session.sustained import check_device_room, fixed_wait
 from socbench.session.watch import DeviceWatch
 from socbench.transports.base import Deadline
 
@@ -192,7 +192,7 @@ class DeviceWorker:
             orphan_after_s=None if self._way == DETACH else self.device.orphan_after_s,
             seed=self.state.input_seed,
             profile=self.state.request.profile,
-            cool_down=self.device.cool_down,
+            cool_down={**self.device.cool_down, **fixed_wait(self.state.request, self.device.shares_host)},
         )
         self._until_stopped()
         self._start(number, document)
