@@ -258,7 +258,10 @@ def _contention(facts: TrialFacts) -> Found:
 
 def _heat(facts: TrialFacts) -> Found:
     if facts.temperature_seen is False:
-        yield "temperature_unreadable", "no temperature could be read on this device"
+        waits = [one.cool_down.get("waited_ns") for one in facts.repetitions if _unread(one)]
+        waited_s = max((wait for wait in waits if isinstance(wait, int)), default=0) / 1e9
+        instead = f"; {waited_s:.0f} s were waited before a repetition instead" if waited_s >= 0.5 else ""
+        yield "temperature_unreadable", f"no temperature could be read on this device{instead}"
     given_up = [one for one in facts.repetitions if one.cool_down.get("outcome") == "timeout"]
     if given_up:
         yield (
@@ -273,6 +276,10 @@ def _heat(facts: TrialFacts) -> Found:
     if facts.lowest_cap is not None and facts.lowest_cap < CAP_LIMIT:
         where = f" ({facts.capped_source})" if facts.capped_source else ""
         yield "clocks_capped", f"a clock was capped at {facts.lowest_cap:.0%} of its highest{where}"
+
+
+def _unread(one: RepetitionFacts) -> bool:
+    return one.cool_down.get("outcome") in ("unreadable", "fixed")
 
 
 def _power(facts: TrialFacts) -> Found:

@@ -277,10 +277,10 @@ class _Session:
                 WHERE telemetry.session = $1 AND t_ns BETWEEN start_ns AND end_ns),
             highest AS (
                 SELECT device, source, max(value) AS highest FROM telemetry
-                WHERE session = $1 AND kind = 'clock_cap_khz' GROUP BY ALL),
+                WHERE session = $1 AND kind IN ('clock_cap_khz', 'gpu_clock_cap_khz') GROUP BY ALL),
             caps AS (
                 SELECT trial, source, min(value / highest) AS share FROM during JOIN highest USING (device, source)
-                WHERE kind = 'clock_cap_khz' AND highest > 0 GROUP BY ALL)
+                WHERE kind IN ('clock_cap_khz', 'gpu_clock_cap_khz') AND highest > 0 GROUP BY ALL)
             SELECT trial, min(share) AS lowest_cap, arg_min(source, share) AS capped_source,
                    max(value) AS highest_thermal_status
             FROM (SELECT trial, source, share, NULL AS value FROM caps
