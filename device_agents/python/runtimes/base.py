@@ -103,6 +103,8 @@ def delegate_entry(name: str, accelerator: Optional[str], reason: Optional[str] 
     entry = {"delegate": name, "available": reason is None, "accelerator": accelerator, "emulated": False}
     entry.update(precisions=None, reason=reason, fix=None)
     entry.update(more)
+    if reason is None:
+        entry["fix"] = None
     return entry
 
 

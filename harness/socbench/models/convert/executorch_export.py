@@ -7,6 +7,7 @@ Stands alone: nothing of socbench is there.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def main(folder: str, target: str, facts: str, precision: str) -> int:
                 "backend": "XnnpackBackend",
                 "precision": precision,
                 "delegated": delegated,
-                "not_delegated": sorted(str(node.target) for node in left),
+                "not_delegated": sorted(_name(node.target) for node in left),
                 "partitions": len(calls),
                 "parameters": sum(value.numel() for value in module.parameters()),
                 "inputs": [{**item, "dtype": "float32"} for item in document["inputs"]],
@@ -158,6 +159,12 @@ def main(folder: str, target: str, facts: str, precision: str) -> int:
         )
     )
     return 0
+
+
+def _name(target: Any) -> str:
+    """Return ``dim_order_ops._to_dim_order_copy.default`` of an operation's long text."""
+    found = re.search(r"[A-Za-z_]\w*(?:\.\w+)+", str(target))
+    return found.group(0) if found else str(target)[:80]
 
 
 def _covered(program: Any, call: Any) -> int:

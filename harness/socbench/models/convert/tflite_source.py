@@ -68,7 +68,7 @@ def inlined(source: str, target: str) -> None:
 
 
 def _read(source: str) -> Any:
-    """Return the file as objects, every constant in its buffer."""
+    """Return the file as objects, every constant in its buffer, every operation under its newer number."""
     import numpy as np
     from ai_edge_litert import schema_py_generated as schema
 
@@ -78,6 +78,8 @@ def _read(source: str) -> Any:
         if (buffer.offset or 0) > 1:
             buffer.data = np.frombuffer(raw, np.uint8, buffer.size, buffer.offset)
             buffer.offset, buffer.size = 0, 0
+    for code in model.operatorCodes:  # old files have the older field alone, and AI Edge Quantizer reads the newer one
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
     return model
 
 
