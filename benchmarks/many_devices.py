@@ -1,6 +1,6 @@
 """What many devices at once cost the host: 64 that sleep instead of computing, against one, alternated in one run.
 
-    python benchmarks/many_devices.py [--devices 64] [--seconds 20] [--repeat 2] [--rounds 2]
+    python benchmarks/many_devices.py [--devices 64] [--seconds 45] [--repeat 2] [--rounds 2]
 
 The devices are fake (``fake:NAME``, folders of this machine) and so is their agent (below: it speaks the protocol and
 sleeps), since 64 real agents would compute on the very cores that the host needs. Everything of the host's is real:
@@ -155,7 +155,7 @@ def main() -> int:
     """Run the benchmark; return 1 when a figure is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--devices", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=45.0)
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     chosen = parser.parse_args()

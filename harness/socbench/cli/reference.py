@@ -23,7 +23,11 @@ This page is made by `python -m socbench.cli.reference`; a test holds it to what
 * **Sessions** are named by id, unique prefix of an id, label, or `latest`.
 * **Exit codes**: 0 done (rows that were left out with a reason are no failure), 1 something failed or the gate of
   `compare --fail-above` did, 2 wrong usage or input, 130 interrupted (Ctrl-C, SIGTERM, SIGHUP), 141 the reader of
-  standard output went away.
+  standard output went away. A run that measured nothing says so; when that is because the runtime that it asked for
+  with `--runtime` is not there, it has failed (1).
+* **Plans**: `socbench run PLAN.yaml` reads `models` (names, or files beside the plan) and, if they are said, `devices`,
+  `runtimes`, `delegates`, `precisions`, `scenarios`, `threads`, `cores`, `batch`, `shapes`, `repetitions`, `settings`
+  (those of a suite), `allow_emulated`, `require_full`, `label` and `seed`. The command line has the last word.
 * **Errors** are one sentence that begins with `socbench:`; `--debug`, anywhere on the line, adds the traceback.
 * **Progress** is one live line a device on a terminal, and plain lines where standard error is no terminal,
   `NO_COLOR` is set or `TERM` is `dumb`.
