@@ -25,17 +25,7 @@ from socbench_runtime_base import (  # type: ignore[import-not-found]
 
 Json = Dict[str, Any]
 BACKENDS = {"cpu:xnnpack": "XnnpackBackend", "npu:qnn": "QnnBackend", "gpu:vulkan": "VulkanBackend"}
-DTYPES = {
-    0: "uint8",
-    1: "int8",
-    2: "int16",
-    3: "int32",
-    4: "int64",
-    5: "float16",
-    6: "float32",
-    7: "float64",
-    11: "bool",
-}
+DTYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 7: "float64"}
 """ScalarType of PyTorch."""
 IDENTIFIER = b"ET12"
 FIX = "socbench runtimes install executorch"

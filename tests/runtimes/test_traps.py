@@ -1,0 +1,189 @@
+"""Ways in which a runtime deceives, each shown on the runtime itself, and what the adapter says there."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+X = np.array([[1.0, -2.0, 0.5, 3.0]], np.float32)
+COMPILED = """
+import json, sys, time
+import numpy as np
+from ai_edge_litert.compiled_model import CompiledModel, HardwareAccelerator as H, Options
+names = sys.argv[2].split("|")
+kinds = H[names[0]]
+for name in names[1:]:
+    kinds |= H[name]
+model = CompiledModel.from_file(sys.argv[1], options=Options(hardware_accelerators=kinds))
+"""
+
+
+def zoo(variant: str, name: str = "resnet8") -> str:
+    """Return the path of a file of the zoo, made when it is not there."""
+    from socbench.models import cards, variants
+
+    card = cards.load_card(name)
+    return str(variants.build(card, next(v for v in variants.variants_of(card) if v.variant == variant)).path)
+
+
+def test_litert_reports_full_acceleration_without_an_accelerator_and_the_adapter_refuses(place, tiny, tmp_path) -> None:
+    """With the CPU beside it a missing NPU is no obstacle, and ``is_fully_accelerated`` says yes."""
+    here = place("host")
+    model = tiny.write_tflite(tmp_path / "m.tflite")
+    assert here.say(COMPILED + "print(json.dumps(bool(model.is_fully_accelerated())))", str(model), "NPU|CPU") is True
+    answer = here.adapter("litert", "npu:intel", model)
+    assert answer["error"]["code"] == "delegate_missing"
+    assert "dispatch" in answer["error"]["message"]
+
+
+def test_onnxruntime_runs_on_the_cpu_when_a_provider_is_not_there_and_the_adapter_refuses(
+    place, tiny, tmp_path
+) -> None:
+    here = place("host")
+    model = tiny.write_onnx(tmp_path / "m.onnx")
+    script = """
+import json, sys, warnings
+import onnxruntime as ort
+warnings.simplefilter("ignore")
+session = ort.InferenceSession(sys.argv[1], providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
+print(json.dumps(session.get_providers()))
+"""
+    assert here.say(script, str(model)) == ["CPUExecutionProvider"]
+    answer = here.adapter("onnxruntime", "gpu:cuda", model)
+    assert answer["error"]["code"] == "delegate_missing"
+    assert "cpu:mlas" in answer["error"]["message"]
+
+
+def test_int8_sums_saturate_on_a_cpu_without_vnni_and_weights_of_seven_bits_do_not(tmp_path) -> None:
+    """Pairs of u8 x s8 products are added in 16 bits: 255 * 127 * 2 does not fit, 255 * 63 * 2 does."""
+    from socbench.models.variants import saturates
+    from socbench.records import Device
+
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    device = Device("local", "k", "n", abi="x86_64", cpu_features=tuple(flags))
+    recorded = Device("local", "k", "n", abi="x86_64", cpu_features=("avx2", "fma"))
+    assert saturates(recorded)
+    exact = {weight: 255 * weight * 64 for weight in (127, 63)}
+    found = {weight: _matmul_u8s8(tmp_path / f"m{weight}.onnx", weight) for weight in (127, 63)}
+    assert found[63] == exact[63]
+    if saturates(device):
+        assert found[127] < 0.6 * exact[127]
+    else:
+        assert found[127] == exact[127]
+
+
+def _matmul_u8s8(path: Path, weight: int) -> int:
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    held = numpy_helper.from_array(np.full((64, 64), weight, np.int8), "w")
+    node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
+    x = helper.make_tensor_value_info("x", TensorProto.UINT8, [64, 64])
+    y = helper.make_tensor_value_info("y", TensorProto.INT32, [64, 64])
+    graph = helper.make_graph([node], "g", [x], [y], [held])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {"x": np.full((64, 64), 255, np.uint8)})
+    assert (answer == answer[0, 0]).all()
+    return int(answer[0, 0])
+
+
+def test_xnnpack_leaves_the_depthwise_convolutions_of_a_dynamic_range_file(place) -> None:
+    model = zoo("tflite-int8_dynamic", "efficientnet_lite0")
+    described = place("host").adapter("litert", "cpu:xnnpack", model, "int8_dynamic", runs=1)["described"]
+    assert described["delegation"] == "partial"
+    assert described["details"]["not_delegated"] == ["DEPTHWISE_CONV_2D"]
+    assert described["nodes_total"] - described["nodes_delegated"] == 16
+    assert described["precision_effective"] == "int8_dynamic"
+
+
+@pytest.mark.runtimes
+def test_litert_returns_before_its_gpu_is_done_and_the_adapter_waits(place, tiny, tmp_path) -> None:
+    here = place("litert-gpu")
+    model = tiny.write_tflite(tmp_path / "m.tflite", size=512, layers=6)
+    script = (
+        COMPILED
+        + """
+inputs, outputs = model.create_input_buffers(0), model.create_output_buffers(0)
+inputs[0].write(np.ones((1, 512), np.float32))
+alone, whole = [], []
+for _ in range(30):
+    begin = time.perf_counter_ns()
+    model.run_by_index(0, inputs, outputs)
+    alone.append(time.perf_counter_ns() - begin)
+    outputs[0].read(512, np.float32)
+    whole.append(time.perf_counter_ns() - begin)
+print(json.dumps([sorted(alone)[15], sorted(whole)[15]]))
+"""
+    )
+    alone, whole = here.say(script, str(model), "GPU")
+    assert alone < 0.5 * whole
+    answer = here.adapter("litert", "gpu:webgpu", model, runs=30)
+    assert statistics.median(answer["run_ns"]) > 2 * alone
+
+
+@pytest.mark.runtimes
+def test_shaders_are_compiled_in_the_first_run_which_is_no_measured_one(place, tiny, tmp_path) -> None:
+    model = tiny.write_onnx(tmp_path / "m.onnx", size=64)
+    times = place("onnxruntime-webgpu").adapter("onnxruntime", "gpu:webgpu", model, runs=6)["run_ns"]
+    assert times[0] > 3 * statistics.median(times[1:])
+
+
+@pytest.mark.runtimes
+def test_onnxruntime_answers_a_device_that_openvino_lacks_with_the_cpu_and_the_adapter_says_so(
+    place, tiny, tmp_path
+) -> None:
+    here = place("onnxruntime-openvino")
+    model = tiny.write_onnx(tmp_path / "m.onnx")
+    described = here.adapter("onnxruntime", "gpu:openvino", model)["described"]
+    assert (described["delegation"], described["delegate_effective"]) == ("fell_back", "cpu:mlas")
+    assert (described["nodes_total"], described["nodes_delegated"]) == (2, 0)
+    assert here.probe("onnxruntime")["gpu:openvino"]["available"] is False
+
+
+@pytest.mark.runtimes
+def test_a_gpu_of_mnn_is_the_cpu_and_is_refused(place) -> None:
+    here = place("mnn")
+    model = zoo("mnn-fp32")
+    script = """
+import json, sys
+import MNN
+interpreter = MNN.Interpreter(sys.argv[1])
+session = interpreter.createSession({"backend": "VULKAN", "precision": "high", "numThread": 1})
+print()
+print(json.dumps(interpreter.getSessionInfo(session, 2)))
+"""
+    assert here.say(script, model) == 13  # the CPU's extension for wide instructions
+    answer = here.adapter("mnn", "gpu:vulkan", model)
+    assert answer["error"]["code"] == "delegate_missing"
+    assert here.probe("mnn")["gpu:vulkan"]["available"] is False
+
+
+@pytest.mark.runtimes
+def test_a_matrix_of_ncnn_borrows_its_memory_and_the_adapter_keeps_it(place) -> None:
+    here = place("ncnn")
+    script = """
+import json
+import ncnn
+import numpy as np
+array = np.ones((2, 3, 4), np.float32)
+matrix = ncnn.Mat(array)
+array[:] = 5
+print(json.dumps(float(np.array(matrix)[0, 0, 0])))
+"""
+    assert here.say(script) == 5.0
+    value = np.linspace(-1, 1, 784, dtype=np.float32).reshape(1, 1, 28, 28)
+    answer = here.adapter("ncnn", "cpu:ncnn", zoo("ncnn-fp32"), inputs={"image": value})
+    expected = place("host").adapter("onnxruntime", "cpu:mlas", zoo("onnx-fp32"), inputs={"image": value})
+    np.testing.assert_allclose(answer["arrays"][0], expected["arrays"][0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.runtimes
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_threads_of_ncnn_are_counted_once_it_has_run(place, threads) -> None:
+    answer = place("ncnn").adapter("ncnn", "cpu:ncnn", zoo("ncnn-fp32"), threads=threads)
+    assert answer["described"]["threads_effective"] == threads
