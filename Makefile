@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 REPORT := demo-report.html
 
-.PHONY: demo test check native wheel clean bench help
+.PHONY: demo test test-runtimes test-gpu check native wheel clean bench help
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -49,6 +49,16 @@ check: $(STAMP).dev ## ruff, mypy, import contract, Python 3.8 for the agent
 NATIVE := device_agents/native
 $(NATIVE)/build/.stamp: .venv-native/.stamp $(NATIVE)/build.py $(wildcard $(NATIVE)/src/* $(NATIVE)/android/*)
 	@.venv-native/bin/python $(NATIVE)/build.py && touch $@
+
+test-runtimes: $(STAMP).dev ## make every environment (about 2 GB) and test all delegates in them
+	@$(BIN)/socbench runtimes install all
+	@$(BIN)/python -m pytest -m runtimes
+
+test-gpu: $(STAMP).dev ## on a machine with an NVIDIA GPU: TensorRT and the CUDA provider
+	@$(BIN)/socbench runtimes install tensorrt-rtx
+	@$(BIN)/socbench runtimes install onnxruntime-gpu
+	@$(BIN)/socbench runtimes install tensorrt || echo "test-gpu: without TensorRT itself: its libraries could not be had"
+	@$(BIN)/python -m pytest -m gpu
 
 native: $(NATIVE)/build/.stamp ## cross-compile the native agent for six targets (needs no NDK)
 

@@ -19,6 +19,7 @@ app, command = command_group(
         "socbench runtimes  # what is installed, and what could be",
         "socbench runtimes install ncnn",
         "socbench runtimes install all  # every environment that is not huge",
+        "socbench runtimes remove executorch",
         "socbench runtimes fetch android-arm64  # the vendors' libraries for the native agent on a phone",
     ),
 )
@@ -43,7 +44,8 @@ def list_runtimes(as_json: options.Json = False) -> None:
         table.add_column(head, overflow="fold")
     for row in rows:
         if row["state"] == "installed":
-            table.add_row(row["runtime"], row["environment"], row["version"], "installed", "")
+            size = f"{row['size_bytes'] / 1e6:.0f} MB" if row["size_bytes"] else ""
+            table.add_row(row["runtime"], row["environment"], row["version"], "installed", size)
             continue
         how = f"{row['download_mb']} MB to fetch" if row["download_mb"] else row["install"]
         table.add_row(row["runtime"], row["environment"], "", "not installed", how, style="dim")
@@ -84,6 +86,26 @@ def install(
 
 
 @command()
+def remove(
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME ...", help="Environments (see runtimes list), or all.", show_default=False),
+    ],
+) -> None:
+    """Delete environments that socbench made; what was measured in them stays."""
+    from socbench.environments.catalogue import catalogue, environment
+    from socbench.environments.install import remove as remove_environment
+
+    wanted = options.listed(names)
+    chosen = list(catalogue().values()) if "all" in wanted else [environment(name) for name in wanted]
+    for one in chosen:
+        if remove_environment(one):
+            message(f"{one.name} removed")
+        elif "all" not in wanted:
+            message(f"{one.name} was not installed")
+
+
+@command()
 def fetch(
     platform: Annotated[
         str, typer.Argument(metavar="PLATFORM", help="android-arm64, linux-arm64 ...", show_default=False)
@@ -121,14 +143,22 @@ def _host_rows() -> list[dict[str, Any]]:
 
 def _environment_rows() -> list[dict[str, Any]]:
     from socbench.environments.catalogue import catalogue
-    from socbench.environments.install import installed
+    from socbench.environments.install import installed, size_of
 
     there = installed()
     rows = []
     for one in catalogue().values():
         version = one.packages[0].partition("==")[2] if one.name in there else None
         row = _row(one.runtime, one.name, version, f"socbench runtimes install {one.name}")
-        rows.append({**row, "download_mb": one.download_mb, "packages": list(one.packages), "why": one.why})
+        rows.append(
+            {
+                **row,
+                "download_mb": one.download_mb,
+                "packages": list(one.packages),
+                "why": one.why,
+                "size_bytes": size_of(one),
+            }
+        )
     return rows
 
 
@@ -136,5 +166,5 @@ def _row(runtime: str, environment: str, version: str | None, install: str) -> d
     state = "not_installed" if version is None else "installed"
     return {
         "runtime": runtime, "environment": environment, "version": version, "state": state, "install": install,
-        "download_mb": None, "packages": None, "why": None,
+        "download_mb": None, "packages": None, "why": None, "size_bytes": None,
     }  # fmt: skip

@@ -37,6 +37,15 @@ def python_of(environment: Environment) -> Path | None:
     return folder / "bin" / "python" if (folder / MARKER).is_file() else None
 
 
+def size_of(environment: Environment) -> int | None:
+    """Return the bytes that an installed environment takes, None when it is not installed."""
+    try:
+        size = json.loads((folder_of(environment) / MARKER).read_text()).get("size_bytes")
+    except (OSError, ValueError):
+        return None
+    return size if isinstance(size, int) else None
+
+
 def installed() -> dict[str, Path]:
     """Return the interpreters of all installed environments by name."""
     found = {name: python_of(environment) for name, environment in catalogue().items()}
@@ -81,7 +90,9 @@ def install(environment: Environment, say: Say) -> Path:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        (folder / MARKER).write_text(json.dumps(asdict(environment), indent=1))
+        size = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+        (folder / MARKER).write_text(json.dumps({**asdict(environment), "size_bytes": size}, indent=1))
+        say(f"{environment.name}: installed, {size / 1e6:.0f} MB")
         return folder / "bin" / "python"
 
 
