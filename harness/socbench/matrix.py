@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from socbench.errors import UsageError
 from socbench.models.variants import pick_recipe
@@ -193,6 +193,13 @@ class Matrix:
         takes = {f for entry in self._entries(runtime) for f in entry.get("formats") or ()}
         accepted = [f for f in formats if not takes or f in takes]
         name = self.model.card.model
+        first = accepted[0] if accepted else ""
+        left_out: dict[Any, dict[Any, str]] = self.model.card.left_out
+        reason = left_out.get(first, {}).get(precision)
+        if reason is not None:
+            return Variant(name, f"{first}-{precision}", first, precision), Failure("left_out", reason)
+        if not self.model.own_file:  # the zoo's rows of a runtime are of one format, its own where the card has that
+            accepted = [form for form in accepted if any(v.format == form for v in suited)][:1] or accepted
         for file_format in accepted:
             for variant in suited:
                 if (variant.format, variant.precision) == (file_format, precision):

@@ -73,22 +73,43 @@ def build(
             show_default=False,
         ),
     ] = None,
+    brought: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="An archive or weights that the card names and that you have, in place of fetching it; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PRECISION", help="Only these (int8 ...).", show_default=False),
+    ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option("--for", metavar="RUNTIME", help="Only what this runtime takes.", show_default=False),
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Fetch and make a model's files, which the first run would do otherwise."""
-    from socbench.errors import FailedError
+    from socbench.errors import FailedError, ModelError
     from socbench.models.cards import load_card
+    from socbench.models.sources import bring
     from socbench.models.variants import build as build_variant
     from socbench.models.variants import variants_of
 
     card = load_card(model)
+    for path in brought or ():
+        message(f"{path} is {bring(card, path)}")
     wanted = _chosen(variants_of(card), options.listed(variant), model)
+    wanted = _narrowed(wanted, options.listed(precision), options.listed(runtime), model)
     built: list[Variant] = []
     failed = 0
     for one in wanted:
         try:
             built.append(build_variant(card, one, progress=message))
-        except FailedError as problem:
+        except (FailedError, ModelError) as problem:
             # The others may well build; the exit code says that not all did.
             message(f"socbench: {model} {one.variant} was not built: {problem}")
             failed += 1
@@ -156,10 +177,24 @@ def model_json(card: Card) -> dict[str, Any]:
         "model": card.model,
         "title": card.title,
         "task": card.task,
-        "metric": card.metric,
+        "metric": card.metric_name,
+        "input": input_text(card),
+        "parameters": card.parameters,
+        "multiply_adds": card.multiply_adds,
+        "size_bytes": max((item.size_bytes or 0 for item in card.files.values()), default=0) or None,
         "licence": {"weights": card.licence.weights, "redistribute": card.licence.redistribute},
         "variants": [variant_json(variant) for variant in variants_of(card)],
     }
+
+
+def input_text(card: Card) -> str:
+    """Return what a network takes, in a few words: ``224 x 224 RGB``, ``1 x 2048 int32``."""
+    first = card.inputs[0]
+    if first.preprocess is not None and first.layout is not None and len(first.shape) == 4:
+        sides = first.shape[2:] if first.layout == "NCHW" else first.shape[1:3]
+        return f"{sides[0]} x {sides[1]} {first.preprocess.colour}"
+    shape = " x ".join(map(str, first.shape[1:] or first.shape))
+    return f"{shape} {first.dtype}" + (f", {len(card.inputs)} of them" if len(card.inputs) > 1 else "")
 
 
 def variant_json(variant: Variant) -> dict[str, Any]:
@@ -187,16 +222,40 @@ def _chosen(variants: list[Variant], names: tuple[str, ...], model: str) -> list
     return [variant for variant in variants if not names or variant.variant in names]
 
 
+def _narrowed(
+    variants: list[Variant], precisions: tuple[str, ...], runtimes: tuple[str, ...], model: str
+) -> list[Variant]:
+    """Return the variants of the precisions that the runtimes take. Raises UsageError when none is left."""
+    from socbench.records import FORMATS_OF_RUNTIME, PRECISIONS, RUNTIMES
+
+    for what, given, known in (("precision", precisions, PRECISIONS), ("runtime", runtimes, RUNTIMES)):
+        for name in given:
+            if name not in known:
+                from socbench.cli.outermost import nearest
+
+                raise UsageError(f"there is no {what} {name!r}{nearest(name, list(known))}")
+    formats = {form for name in runtimes for form in FORMATS_OF_RUNTIME[name][:1]}
+    found = [
+        one
+        for one in variants
+        if (not precisions or one.precision in precisions) and (not formats or one.format in formats)
+    ]
+    if not found and variants:
+        raise UsageError(f"{model} has no such variant (see socbench models show {model})")
+    return found
+
+
 def _size(size_bytes: int | None) -> str:
     return "not built" if size_bytes is None else f"{size_bytes / 1e6:.2f} MB"
 
 
 def _print_card(card: Card) -> None:
     from socbench.models.variants import variants_of
+    from socbench.records import FORMATS_OF_RUNTIME, RUNTIMES
 
     lines = [
         f"{card.model}: {card.title}",
-        f"  task       {card.task}, metric {card.metric or 'none'}",
+        f"  task       {card.task}, metric {card.metric_name or 'none (fidelity only)'}",
         f"  licence    {card.licence.weights}" + ("" if card.licence.redistribute else ", may not be handed on"),
     ]
     source = card.source
@@ -205,13 +264,38 @@ def _print_card(card: Card) -> None:
         lines.append("  source     " + ", ".join(f"{name} {value}" for name, value in said.items()))
     for kind, tensors in (("input", card.inputs), ("output", card.outputs)):
         lines += [f"  {kind:<10} {one.name} [{', '.join(map(str, one.shape))}]" for one in tensors]
+    lines += _facts_lines(card)
     for precision, tolerance in card.tolerance.items():
         limits = ", ".join(f"{name} {value:g}" for name, value in _fields(tolerance).items() if value is not None)
         lines.append(f"  tolerance  {precision}: {limits}")
     lines.append("  files")
     for variant in variants_of(card):
         lines.append(f"    {variant.variant:<24}{_size(variant.size_bytes)}")
+    runtimes = [name for name in RUNTIMES if {v.format for v in variants_of(card)} & set(FORMATS_OF_RUNTIME[name])]
+    lines.append(f"  runtimes   {', '.join(runtimes)}")
+    for form, reasons in card.left_out.items():
+        for reason in dict.fromkeys(reasons.values()):
+            without = ", ".join(name for name, why in reasons.items() if why == reason)
+            lines.append(f"  left out   {form} {without}: {reason}")
     print(printable("\n".join(lines)))
+
+
+def _facts_lines(card: Card) -> list[str]:
+    """Return parameters, multiply-adds and operations: of the reference file where it is here, else as the card says."""
+    from socbench.models.facts import model_facts
+    from socbench.models.sources import own_file_there
+
+    made = [] if card.parameters is None else [f"  parameters {card.parameters:,}"]
+    if card.multiply_adds is not None:
+        made.append(f"  multiply-adds {card.multiply_adds:,} an inference")
+    form = card.reference.format if card.reference.format in card.files else next(iter(card.files), None)
+    there = own_file_there(card, form) if form is not None else None
+    if there is not None and form != "null":
+        ops = model_facts(there).ops
+        total = sum(ops.values())
+        shown = ", ".join(f"{name} {count}" for name, count in list(ops.items())[:12])
+        made.append(f"  operations {total} ({form}): {shown}" + (", ..." if len(ops) > 12 else ""))
+    return made
 
 
 def _fields(struct: Any) -> dict[str, Any]:

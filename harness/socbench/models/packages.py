@@ -94,7 +94,8 @@ def _pip_download(requirement: str, sha256: str, folder: Path, built_for: str | 
             raise ModelError(f"built_for of {requirement} is {built_for!r}; it must read PYTHON-ABI-PLATFORM")
         version = re.sub(r"\D", "", tags[1])
         argv += ["--only-binary=:all:", "--implementation", tags[1][:2], "--abi", tags[2], "--platform", tags[3]]
-        argv += ["--python-version", f"{version[:1]}.{version[1:]}" if len(version) > 1 else version]
+        if len(version) > 1:  # py3 fits any
+            argv += ["--python-version", f"{version[:1]}.{version[1:]}"]
     done = _run(argv, "pip", requirement)
     wanted.unlink()
     if done.returncode == 0 and any(folder.iterdir()):

@@ -6,10 +6,14 @@ import dataclasses
 
 import msgspec
 
+from socbench.cache import digest_of
 from socbench.content import content
 from socbench.errors import ModelError
-from socbench.models.cards import nearest, parse_yaml
+from socbench.models.cards import load_card, nearest, parse_yaml
 from socbench.records import PRECISIONS, RUNTIMES, SCENARIOS, MeasuringSettings
+
+VERSIONS = "versions.yaml"
+_FOR_PEOPLE = ("title", "description", "note", "version", "left_out")
 
 
 class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -63,9 +67,32 @@ def parse_suite(text: bytes, name: str) -> Suite:
     return suite
 
 
+def content_of(suite: Suite) -> str:
+    """Return a digest of what a suite measures: itself and its cards, less what is only there to be read by people.
+
+    ``models/suites/versions.yaml`` holds the digest of each version, so that none changes unseen.
+    """
+    own = {name: value for name, value in msgspec.to_builtins(suite).items() if name not in _FOR_PEOPLE}
+    cards = {name: _measured(msgspec.to_builtins(load_card(name))) for name in suite.models}
+    return digest_of({"suite": own, "cards": cards})[:16]
+
+
+def recorded_versions() -> dict[str, dict[int, str]]:
+    """Return the digests of the versions of the shipped suites: ``{suite: {version: digest}}``. Raises ModelError."""
+    place = content("models") / "suites" / VERSIONS
+    return parse_yaml(place.read_bytes(), dict[str, dict[int, str]], VERSIONS)
+
+
+def _measured(value: object) -> object:
+    """Return a card without titles, descriptions, notes and licences, all the way down."""
+    if isinstance(value, dict):
+        return {name: _measured(item) for name, item in value.items() if name not in (*_FOR_PEOPLE, "licence", "name")}
+    return [_measured(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def suite_names() -> list[str]:
     """Return the names of the shipped suites."""
-    return sorted(path.stem for path in (content("models") / "suites").glob("*.yaml"))
+    return sorted(path.stem for path in (content("models") / "suites").glob("*.yaml") if path.name != VERSIONS)
 
 
 def _check_settings(text: bytes, what: str) -> None:

@@ -49,7 +49,17 @@ _NAME_TITLES: Final = {
     "samsung": "Samsung",
     "intel": "Intel",
 }
-_METRIC_TITLES: Final = {"top1": "top-1", "top5": "top-5", "miou": "mean IoU", "map": "mAP"}
+_METRIC_TITLES: Final = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "miou": "mean IoU",
+    "map": "mAP",
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "character_accuracy": "characters right",
+    "spearman": "Spearman",
+    "keypoint_error": "keypoint error",
+}
 _SCENARIO_TITLES: Final = {
     "single_stream": "one inference after the other",
     "sustained": "continuous inference",

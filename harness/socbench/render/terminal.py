@@ -271,6 +271,7 @@ def print_models(console: Console, models: Sequence[Json]) -> None:
         kind = metric.get("kind") if isinstance(metric, dict) else metric
         text = ", ".join(f"{name} ({len(found)})" for name, found in formats.items())
         ready = f"{built} of {len(variants)} built"
+        parameters, size = model.get("parameters"), model.get("size_bytes")
         task = names.plain(model.get("task") or "", 24).replace("_", " ")
         licence = model.get("licence")
         said = licence.get("weights") if isinstance(licence, dict) else licence
@@ -278,13 +279,16 @@ def print_models(console: Console, models: Sequence[Json]) -> None:
             [
                 names.plain(model.get("model"), 32),
                 task,
-                names.metric_title(kind),
+                names.plain(model.get("input") or "", 24),
+                "" if not isinstance(parameters, int) else f"{parameters / 1e6:.2f} M",
+                "" if not isinstance(size, int) else f"{size / 1e6:.1f} MB",
+                "fidelity" if kind is None else names.metric_title(kind),
                 names.plain(said or "", 16),
                 text,
                 ready,
             ]
         )
-    _print_table(console, ["model", "task", "metric", "licence", "variants", ""], lines)
+    _print_table(console, ["model", "task", "input", "parameters", "fp32", "metric", "licence", "variants", ""], lines)
 
 
 _STATES = {"works": "green", "partial": "yellow", "emulated": "yellow", "wrong_answer": "red", "unavailable": "dim"}
