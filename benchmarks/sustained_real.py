@@ -1,7 +1,9 @@
 """Real sustained runs on this machine with an injected slow-down that must be found, dated and explained.
 
 ``contention``: two busy loops start in the middle of the run, pinned to the core of the repetition.
-``quota``: the repetition's process is moved into a control group that gets half of a core (needs a writable cgroup).
+``quota``: the repetition's control group gets half of a core (needs a writable cgroup).
+``--reserve`` first puts the repetition into a control group that comes before everything else on its core, for machines
+that others use at the same time; the loops then join it.
 Prints one line of JSON a run (docs/benchmarks.md).
 """
 
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ QUOTA_US, PERIOD_US = 50_000, 100_000
 BUSY = "while True: pass"
 
 
-def run(kind: str, duration_s: float, at_s: float, model: str, home: Path) -> dict[str, Any]:
+def run(kind: str, duration_s: float, at_s: float, model: str, home: Path, *, reserve: bool = False) -> dict[str, Any]:
     """Run once and return what was injected and what was found; times on this machine's monotonic clock."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "harness"), "SOCBENCH_STORE": str(home / "store")}
     environment["SOCBENCH_DEVICE_ROOT"] = str(home / "device")
@@ -30,16 +33,17 @@ def run(kind: str, duration_s: float, at_s: float, model: str, home: Path) -> di
     process = subprocess.Popen(
         [*command, "--json"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    undo = []
+    undo: list[Callable[[], Any]] = []
     try:
         child = _wait_for_measuring(home)
+        group = _group(child, undo) if reserve or kind == "quota" else None
         time.sleep(at_s)
         injected_ns = time.monotonic_ns()
-        undo = _inject(kind, child)
+        _inject(kind, child, group, undo)
         answer = process.communicate(timeout=duration_s + 300)[0]
     finally:
         process.kill()
-        for action in undo:
+        for action in reversed(undo):
             action()
     (found,) = json.loads(answer)
     start_ns = _first_sample_ns(home)
@@ -47,6 +51,7 @@ def run(kind: str, duration_s: float, at_s: float, model: str, home: Path) -> di
     return {
         "kind": kind,
         "duration_s": duration_s,
+        "load_average": os.getloadavg()[2],
         "injected_at_s": round((injected_ns - start_ns) / 1e9, 2),
         **{name: found[name] for name in (*names, "evidence", "samples", "status")},
     }
@@ -66,27 +71,33 @@ def _wait_for_measuring(home: Path) -> int:
     raise SystemExit("nothing was measured within two minutes")
 
 
-def _inject(kind: str, child: int) -> list[Any]:
-    if kind == "contention":
-        loops = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2)]
-        for loop in loops:
-            os.sched_setaffinity(loop.pid, os.sched_getaffinity(child))
-        return [loop.kill for loop in loops] + [loop.wait for loop in loops]
-    return _limit(child)
+def _inject(kind: str, child: int, group: Path | None, undo: list[Callable[[], Any]]) -> None:
+    if kind == "quota":
+        assert group is not None
+        if (group / "cpu.cfs_quota_us").exists():
+            (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+            (group / "cpu.cfs_quota_us").write_text(str(QUOTA_US))
+        else:
+            (group / "cpu.max").write_text(f"{QUOTA_US} {PERIOD_US}")
+        return
+    for _ in range(2):
+        loop = subprocess.Popen([sys.executable, "-c", BUSY])
+        undo += [loop.wait, loop.kill]
+        os.sched_setaffinity(loop.pid, os.sched_getaffinity(child))
+        if group is not None:
+            (group / "cgroup.procs").write_text(str(loop.pid))
 
 
-def _limit(child: int) -> list[Any]:
-    """Move a process into a group with half a core, cgroup v2 or v1."""
+def _group(child: int, undo: list[Callable[[], Any]]) -> Path:
+    """Move the repetition into a control group of its own (v2 or v1) of the largest weight."""
     first = Path("/sys/fs/cgroup/cpu")
     group = (first if (first / "cgroup.procs").exists() else Path("/sys/fs/cgroup")) / f"socbench-{os.getpid()}"
     group.mkdir()
-    if (group / "cpu.cfs_quota_us").exists():
-        (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-        (group / "cpu.cfs_quota_us").write_text(str(QUOTA_US))
-    else:
-        (group / "cpu.max").write_text(f"{QUOTA_US} {PERIOD_US}")
+    undo.append(lambda: _remove(group))
+    shares = group / "cpu.shares"
+    (shares if shares.exists() else group / "cpu.weight").write_text("262144" if shares.exists() else "10000")
     (group / "cgroup.procs").write_text(str(child))
-    return [lambda: _remove(group)]
+    return group
 
 
 def _remove(group: Path) -> None:
@@ -110,11 +121,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--at-minute", type=float, default=6.0)
     parser.add_argument("--model", default="resnet8")
+    parser.add_argument("--reserve", action="store_true")
     parser.add_argument("--kind", choices=("contention", "quota"), action="append")
     options = parser.parse_args()
     for kind in options.kind or ("contention", "quota"):
         with tempfile.TemporaryDirectory(prefix="socbench-") as home:
-            found = run(kind, 60 * options.minutes, 60 * options.at_minute, options.model, Path(home))
+            times = (60 * options.minutes, 60 * options.at_minute)
+            found = run(kind, *times, options.model, Path(home), reserve=options.reserve)
         print(json.dumps(found), flush=True)
 
 

@@ -234,14 +234,13 @@ class Pace:
     slow_at_s: float | None
 
 
-def _pace(times: Floats, paces: Floats, longest_s: float, window_s: float) -> Pace | None:
+def _pace(times: Floats, paces: Floats, longest_s: float, window_s: float) -> Pace:
     """Judge the paces of a run's bins as the latencies are judged; ``longest_s`` bounds the baseline."""
     changes = change_points(np.log(np.maximum(paces, 1.0)))
     edges = [float(times[index]) for index in changes]
-    length = min([longest_s, *edges[:1]])
-    if length < BASELINE_MIN_S and edges:
-        return None
-    base = float(np.median(paces[times < max(length, float(times[0]) + 1e-9)]))
+    # What moves in the first seconds is starting up; the medians have said that there is a beginning to compare with.
+    length = min([longest_s, *(edge for edge in edges if edge >= BASELINE_MIN_S)])
+    base = float(np.median(paces[times < length]))
     limit = base * LASTING_SLOW_DOWN
     slow_at: float | None = None
     for at_s in times[_running_median(paces, _smoothing_bins(paces)) >= limit]:
