@@ -31,8 +31,7 @@ def _begin(home: Home, device: str, done: int = 1) -> tuple[object, str]:
     return process, home.session()
 
 
-@pytest.mark.parametrize("device", ["local", "fake:one"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("device", "number"), [("local", signal.SIGINT), ("fake:one", signal.SIGTERM)])
 def test_a_stopped_run_keeps_what_is_finished_says_how_to_go_on_and_goes_on(
     home: Home, device: str, number: signal.Signals
 ) -> None:

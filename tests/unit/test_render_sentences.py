@@ -141,3 +141,10 @@ def test_the_gate_fails_on_what_is_slower_missing_or_void_and_strictly_on_what_c
     assert strict == ["slower", "cannot_tell", "not_comparable", "missing"]
     void = replace(pairs[2], candidate=replace(pairs[2].candidate, verdict="invalid"))
     assert ranking.gate_failures([void], 0.05) == [void]
+
+
+def test_accuracy_that_the_table_shows_is_not_said_to_be_unmeasured() -> None:
+    said = _answer(_row("litert", "int8", 3.1, accuracy=0.9, accuracy_delta=None))
+    assert "Accuracy was not measured" not in said
+    assert "What a row loses in accuracy can't be said: there is none of full precision to compare with." in said
+    assert "Accuracy was not measured" in _answer(_row("litert", "int8", 3.1, accuracy=None, accuracy_delta=None))
