@@ -122,7 +122,7 @@ _ALL = (
                 "builds engines without a GPU and runs them on RTX GPUs", 120, delegates=("gpu:cuda",)),
     Environment("tensorrt", "tensorrt", ("tensorrt==11.4.0.106", "cuda-bindings==13.5.0", "numpy==2.4.6"),
                 "its libraries come from NVIDIA's own index", 2000, part_of_all=False,
-                delegates=("gpu:cuda", "npu:dla")),
+                delegates=("gpu:cuda",)),
     Environment("tensorrt-lean", "tensorrt", ("tensorrt-lean==11.4.0.106", "cuda-bindings==13.5.0", "numpy==2.4.6"),
                 "runs engines and builds none", 70, part_of_all=False, delegates=("gpu:cuda",)),
 )  # fmt: skip
