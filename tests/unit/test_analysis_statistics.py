@@ -56,10 +56,10 @@ def test_a_ratio_without_repetitions_has_no_interval() -> None:
 
 def test_across_sessions_the_learned_spread_is_what_counts() -> None:
     one = statistics.Ratio(1.05, 1.04, 1.06, 1e-9, 8.0)
-    wide = statistics.across_sessions(one, [100, 104, 97, 101])
+    wide = statistics.across_sessions(one, [[100, 104, 97, 101]])
     assert math.log(wide.high or 0) - math.log(1.05) == pytest.approx(0.12933694458329156, rel=1e-9)
     noisy = statistics.Ratio(1.05, 0.5, 2.2, 0.9, 8.0)
-    assert statistics.across_sessions(noisy, [100, 104, 97, 101]) is noisy
+    assert statistics.across_sessions(noisy, [[100, 104, 97, 101]]) is noisy
 
 
 def test_without_history_nothing_under_ten_percent_is_claimed() -> None:

@@ -10,7 +10,7 @@ import pytest
 from session_home import Heard, Home, make_home, processes_of
 from socbench.errors import UsageError
 from socbench.plan import RunRequest
-from socbench.session import plan_session
+from socbench.session import plan_session, precision
 
 SCRIPT = [1_234_567, 2_345_678, 3_456_789, 999_999, 1, 17_000_001, 5]
 
@@ -104,13 +104,31 @@ def test_repetitions_are_added_until_the_interval_is_as_narrow_as_was_asked_for(
     # Medians of 1.00 and 1.01 in turn: three give +-1.4 %, four +-0.9 % (Student's t on logarithms).
     alternating = home.null("alternating", repetition_permille=[1000, 1010])
     steady = home.null("steady")
-    result = home.run(alternating, steady, repeat=2, precision_target=0.01)
+    heard = Heard()
+    result = home.run(alternating, steady, repeat=2, precision_target=0.01, heard=heard)
+    assert [text for text in heard.messages if "interval" in text] == [
+        "steady fp32 null cpu:null: the interval is within 1.00% of the median after 3 repetitions",
+        "alternating fp32 null cpu:null: the interval is within 1.00% of the median after 4 repetitions",
+    ]
     trials = {row["trial"]: row["model"] for row in home.rows(result.session, "trials")}
     counted = [trials[row["trial"]] for row in home.rows(result.session, "repetitions") if row["status"] == "done"]
     assert (counted.count("alternating"), counted.count("steady")) == (4, 3)
     assert result.status == "complete"
     told = [trials[trial] for trial, _ in home.document(result.session)["plan"]["order"]["local"]]
     assert (told.count("alternating"), told.count("steady")) == (4, 3), "session.json tells the order that was run"
+
+
+def test_a_precision_that_is_not_reached_is_said_and_pairs_stay_pairs(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "MOST_REPETITIONS", 4)
+    restless = home.null("restless", repetition_permille=[1000, 1300])
+    heard = Heard()
+    result = home.run(restless, repeat=2, precision_target=0.01, heard=heard, ab=("threads=1", "threads=1"))
+    said = [text for text in heard.messages if "interval" in text]
+    assert said[0].endswith("4 repetitions are the most there are, and the interval still reaches 27.26%, not 1.00%")
+    counted = [row["trial"] for row in home.rows(result.session, "repetitions")]
+    assert (counted.count("t001"), counted.count("t002")) == (4, 4)
 
 
 def test_a_trial_is_profiled_once(home: Home) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from socbench.analysis import statistics
+from socbench.analysis.history import levels
 from socbench.errors import UsageError
 from socbench.records import ComparedPair, TrialRow
 
@@ -54,7 +55,9 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Across:
-    """How two sessions are compared: earlier headlines of each row's key and conditions, by :func:`identity`."""
+    """How two sessions are compared: earlier headlines of each row's key and conditions, oldest first, by
+    :func:`identity`.
+    """
 
     earlier: Mapping[Key, Sequence[float]]
 
@@ -264,7 +267,7 @@ def _measured(
     elif across is not None:
         earlier = across.earlier.get(identity(base), ())
         if len(earlier) >= NEEDED_HISTORY:
-            found = statistics.across_sessions(found, earlier)
+            found = statistics.across_sessions(found, levels(earlier))
             reasons.insert(0, f"session_spread:{len(earlier)}")
         else:
             found = statistics.without_history(found)

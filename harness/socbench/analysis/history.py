@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -45,6 +46,14 @@ def steps(values: Sequence[float], facts: Sequence[Mapping[str, Any]] = ()) -> l
     return result
 
 
+def levels(values: Sequence[float]) -> list[Sequence[float]]:
+    """Return a series cut at its steps."""
+    found: list[int] = []
+    _split(np.asarray(values, np.float64), 0, found)
+    edges = [0, *sorted(found), len(values)]
+    return [values[start:end] for start, end in itertools.pairwise(edges)]
+
+
 def _split(values: Floats, offset: int, found: list[int]) -> None:
     places = range(SHORTEST, len(values) - SHORTEST + 1)
     candidates = []
@@ -64,11 +73,18 @@ def _split(values: Floats, offset: int, found: list[int]) -> None:
 
 
 def _changed(facts: Sequence[Mapping[str, Any]], at: int) -> tuple[str, ...]:
-    if not facts:
-        return ()
-    before, after = facts[at - 1], facts[at]
-    names = [name for name in after if before.get(name) != after.get(name)]
-    return tuple(f"{name}: {_shown(before.get(name))} -> {_shown(after.get(name))}" for name in names)
+    """What differs between the sessions beside a step; where nothing does, what differs one session earlier or later:
+    noise can shift where a step seems to be by one.
+    """
+    for place, where in ((at, ""), (at - 1, " (a session earlier)"), (at + 1, " (a session later)")):
+        if 0 < place < len(facts):
+            before, after = facts[place - 1], facts[place]
+            names = [name for name in after if before.get(name) != after.get(name)]
+            if names:
+                return tuple(
+                    f"{name}: {_shown(before.get(name))} -> {_shown(after.get(name))}{where}" for name in names
+                )
+    return ()
 
 
 def _shown(value: object) -> str:

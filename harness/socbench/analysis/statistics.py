@@ -136,17 +136,19 @@ def paired_ratio(base: Sequence[float], candidate: Sequence[float], confidence: 
     return _interval(difference, error, float(differences.size - 1), confidence)
 
 
-def across_sessions(one: Ratio, earlier: Sequence[float], confidence: float = CONFIDENCE) -> Ratio:
+def across_sessions(one: Ratio, earlier: Sequence[Sequence[float]], confidence: float = CONFIDENCE) -> Ratio:
     """Widen a ratio between two sessions by the spread between sessions.
 
-    ``earlier`` are headline latencies of the same key in at least three other sessions. Their variance on logarithms
-    holds both what differs from day to day and the repetitions' own noise; a difference of two such sessions has
-    twice that variance, known with ``len(earlier) - 1`` degrees of freedom. Where the repetitions of this pair spread
-    more than history, theirs counts.
+    ``earlier`` are headline latencies of the same key in at least three other sessions, one list for each level that
+    the key has had (a step is a change, not spread). Their pooled variance on logarithms holds both what differs from
+    day to day and the repetitions' own noise; a difference of two such sessions has twice that variance, known with
+    as many degrees of freedom as there are sessions less levels. Where the repetitions of this pair spread more than
+    history, theirs counts.
     """
-    logs = _logs(earlier)
-    history = math.sqrt(2 * float(np.var(logs, ddof=1)))
-    freedom = float(logs.size - 1)
+    levels = [_logs(level) for level in earlier]
+    freedom = float(sum(logs.size - 1 for logs in levels))
+    squares = sum(float(np.sum((logs - np.mean(logs)) ** 2)) for logs in levels if logs.size)
+    history = math.sqrt(2 * squares / freedom)
     half = student_quantile(confidence, freedom) * history
     difference = math.log(one.ratio)
     own = 0.0 if one.high is None else math.log(one.high) - difference

@@ -58,12 +58,12 @@ def _say_warnings() -> None:
     """Print warnings (a damaged file, a session of a newer format) as one plain line each on standard error."""
     said: set[str] = set()
 
-    def show(text: Warning | str, *_: object) -> None:
+    def show(text: Warning | str, *_: object, **__: object) -> None:
         if str(text) not in said:
             said.add(str(text))
             message(f"socbench: {text}")
 
-    warnings.showwarning = show
+    warnings.showwarning = show  # type: ignore[assignment]
 
 
 def explain(error: BaseException) -> tuple[str, int]:

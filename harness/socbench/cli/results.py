@@ -12,6 +12,7 @@ import typer
 from socbench.cli import complete, options
 from socbench.cli.application import command_group, examples
 from socbench.cli.output import message, print_json, printable
+from socbench.cli.report import check_target
 from socbench.errors import UsageError
 
 app, command = command_group(
@@ -21,6 +22,7 @@ app, command = command_group(
         "socbench results  # all sessions",
         "socbench results show latest",
         "socbench results trials before --json  # every row, for scripts",
+        "socbench results history resnet8 -d local -o history.svg",
         "socbench results label latest before",
         "socbench results export latest -o run.zip",
         "socbench results sql 'SELECT session, count(*) FROM samples GROUP BY ALL'",
@@ -133,33 +135,46 @@ def history(
             show_default=False,
         ),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Draw it: .svg, .png or .pdf.", show_default=False),
+    ] = None,
     store: options.Store = None,
     as_json: options.Json = False,
 ) -> None:
-    """Follow a model's rows over all sessions: medians in time, and the steps found in them."""
+    """Follow a model's rows over all sessions: medians in time, the steps found in them and what changed with them."""
     from socbench import results
 
+    if output is not None:
+        check_target(output)
     found = results.history(options.store_folder(store), model, device=device)
     if as_json:
         print_json(found)
         return
     if not found:
         message(f"No row of {model} in the store yet: socbench run {model} measures it.")
+        return
+    from socbench.render.history import history_lines
+
     for entry in found:
-        _print_history(entry)
+        for line in history_lines(entry):
+            print(printable(line))
+    if output is not None:
+        _draw_history(found, output)
 
 
-def _print_history(entry: dict[str, Any]) -> None:
-    points = entry.get("points", [])
-    steps = entry.get("steps", [])
-    key = " ".join(str(value) for name, value in entry.items() if name not in ("points", "steps") and value is not None)
-    print(printable(key))
-    for point in points:
-        median = point.get("latency_p50_ns")
-        value = "not measured" if median is None else f"{median / 1e6:10.3f} ms"
-        print(printable(f"  {point.get('started', '')}  {value}  {point.get('label') or point.get('session', '')}"))
-    for step in steps:
-        print(printable("  step: " + ", ".join(f"{name} {value}" for name, value in step.items() if value is not None)))
+def _draw_history(found: list[dict[str, Any]], output: Path) -> None:
+    """Write one picture a key: the first to ``output``, the others beside it with a number."""
+    from socbench.render.figure_base import rendered
+    from socbench.render.history import picture
+
+    kind = output.suffix[1:].lower()
+    if kind not in ("svg", "png", "pdf"):
+        raise UsageError(f"{output} can't be drawn: name a file that ends in .svg, .png or .pdf")
+    for number, entry in enumerate(found, 1):
+        path = output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
+        path.write_bytes(rendered(picture(entry), kind))
+        message(f"Wrote {path}.")
 
 
 @command()
@@ -212,7 +227,6 @@ def export(
     store: options.Store = None,
 ) -> None:
     """Write sessions to one archive, every sample included."""
-    from socbench.cli.report import check_target
     from socbench.store import manage
 
     check_target(output)

@@ -208,7 +208,7 @@ def _text(reason: str, pair: ComparedPair) -> str:
     if code == "subject":
         hidden = field in _IMPLIED and any(" -> " in str(pair.key.get(name)) for name in ("runtime", "precision"))
         hidden = hidden or (field in _IMPLIED and " -> " in str(pair.key.get("model")))
-        return "" if hidden else f"{_SUBJECTS.get(field, _words(field))} {_arrow(_short(field, change))}"
+        return "" if hidden else subject_text(detail)
     if code == "condition":
         name = _CONDITIONS.get(field, _words(field))
         shown = _settings(pair) if field == "settings" else _arrow(change)
@@ -223,6 +223,13 @@ def _text(reason: str, pair: ComparedPair) -> str:
     if code == "session_spread":
         return f"session spread from {detail} earlier sessions"
     return _TEXTS.get(code, names.plain(reason, 120))
+
+
+def subject_text(change: str) -> str:
+    """``runtime_version: 1.30 -> 1.31`` as ``runtime version 1.30 → 1.31``."""
+    field, _, values = change.partition(": ")
+    name = _SUBJECTS.get(field) or _CONDITIONS.get(field) or _words(field)
+    return f"{name} {_arrow(_short(field, values))}"
 
 
 _TEXTS: Final = {

@@ -1,4 +1,4 @@
-"""``--precision-target``: says when the repetitions so far make a trial's interval narrow enough."""
+"""``--precision-target``: says when a trial's interval is narrow enough, or why no repetition is added to it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MOST_REPETITIONS: Final = 30
 """A trial that is not narrow enough by then never will be: its spread is the finding."""
 
 
-def narrow_enough(events: Iterable[Json], target: float) -> bool:
-    """Say whether the 95 % interval of a trial's median reaches at most ``target`` of it to the wider side.
+def reach(events: Iterable[Json]) -> float | None:
+    """Return how far the 95 % interval of a trial's median reaches to its wider side, as a share of the median.
 
-    From the medians of the finished repetitions (rule 9 of the design); with fewer than three it never is.
+    From the medians of the finished repetitions (rule 9 of the design); ``None`` with fewer than three.
     """
     import numpy as np
 
@@ -35,5 +35,15 @@ def narrow_enough(events: Iterable[Json], target: float) -> bool:
     medians = [float(np.median(measured[number])) for number in sorted(done) if measured.get(number)]
     found = centre(medians) if len(medians) >= 3 else None
     if found is None or found.low is None or found.high is None:
-        return False
-    return max(found.high - found.value, found.value - found.low) <= target * found.value
+        return None
+    return max(found.high - found.value, found.value - found.low) / found.value
+
+
+def ending(name: str, reached: float | None, count: int, target: float) -> str | None:
+    """Return the sentence that says why no repetition is added to a trial, ``None`` when one is to be added."""
+    if reached is not None and reached <= target:
+        return f"{name}: the interval is within {target:.2%} of the median after {count} repetitions"
+    if count < MOST_REPETITIONS:
+        return None
+    far = "unknown" if reached is None else f"{reached:.2%}"
+    return f"{name}: {count} repetitions are the most there are, and the interval still reaches {far}, not {target:.2%}"

@@ -16,7 +16,7 @@ from socbench.errors import AgentError, ChannelError, FailedError, Interrupted, 
 from socbench.records import Failure, Json, PlannedRepetition
 from socbench.session.devices import OpenDevice
 from socbench.session.journal import DeviceJournal
-from socbench.session.precision import MOST_REPETITIONS, narrow_enough
+from socbench.session.precision import ending, reach
 from socbench.session.state import SessionState
 from socbench.session.sustained import check_device_room, fixed_wait
 from socbench.session.watch import DeviceWatch
@@ -55,6 +55,7 @@ class DeviceWorker:
         self.order = state.plan.order.get(device.address, ())
         self._dropped: dict[str, Failure | None] = {}
         self._written: set[str] = set()
+        self._narrow: set[str] = set()
         self._ready: list[str] = []
         self._halt = threading.Event()
         self._watch = DeviceWatch(state, device.address, self.order)
@@ -151,13 +152,17 @@ class DeviceWorker:
         target = self.state.request.precision_target
         if target is None or self.state.stop.is_set():
             return []
-        more = []
-        for trial in {planned.trial: None for planned in self.order}:
-            count = sum(planned.trial == trial for planned in self.order)
-            single = self.state.trials[trial].scenario == "single_stream" and self._failure(trial) is None
-            if single and count < MOST_REPETITIONS and not narrow_enough(self.journal.events(trial), target):
-                more.append(PlannedRepetition(trial, count + 1))
-                self._written.discard(trial)
+        more: list[PlannedRepetition] = []
+        for members in self._groups():
+            count = sum(planned.trial == members[0] for planned in self.order)
+            reasons = [self._narrow_enough(trial, count, target) for trial in members]
+            if None in reasons:
+                more += [PlannedRepetition(trial, count + 1) for trial in members]
+                self._written.difference_update(members)
+            else:
+                self._narrow.update(members)
+                for reason in reasons:
+                    self.state.progress.message(str(reason))
         self._extend(more)
         return more
 
@@ -165,6 +170,20 @@ class DeviceWorker:
         """Add repetitions to the order: ``--precision-target`` asked for them."""
         self.order = (*self.order, *added)
         self._watch.extend(len(added))
+
+    def _groups(self) -> list[list[str]]:
+        """Return the trials to which repetitions may be added; the two arms of ``--ab`` stay together, as pairs."""
+        groups: dict[object, list[str]] = {}
+        for trial in {planned.trial: None for planned in self.order}:
+            plan = self.state.trials[trial]
+            if plan.scenario == "single_stream" and self._failure(trial) is None and trial not in self._narrow:
+                groups.setdefault(plan.model if plan.ab_arm else (trial,), []).append(trial)
+        return list(groups.values())
+
+    def _narrow_enough(self, trial: str, count: int, target: float) -> str | None:
+        plan = self.state.trials[trial]
+        name = f"{plan.model} {plan.precision} {plan.runtime} {plan.delegate}"
+        return ending(name, reach(self.journal.events(trial)), count, target)
 
     def _run_job(self, left: list[PlannedRepetition]) -> None:
         number = self._begin(left)
