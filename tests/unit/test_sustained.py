@@ -206,6 +206,17 @@ def test_short_inferences_that_are_held_back_in_between_are_found_by_their_pace(
     assert (found.cause, found.throttled) == ("cpu_quota", False)
 
 
+def test_a_slow_start_is_passed_over_and_a_fast_one_leaves_nothing_to_compare_with() -> None:
+    def levels(*parts: tuple[int, int]) -> tuple[Any, Any]:
+        latency = np.concatenate([np.full(1000 * seconds // ms, ms * MS) for seconds, ms in parts])
+        return np.concatenate(([0], np.cumsum(latency)[:-1])), latency
+
+    slow = analyse_sustained(*levels((4, 20), (80, 10), (80, 15)))
+    assert (slow.baseline_p50_ns, slow.baseline_s) == (10 * MS, pytest.approx(60, abs=1))
+    assert slow.throttle_at_s == pytest.approx(84, abs=1)
+    assert analyse_sustained(*levels((4, 10), (80, 20), (80, 30))).baseline_p50_ns is None
+
+
 def test_a_clock_that_falls_without_a_limit_is_believed_unless_the_run_is_paced() -> None:
     clock = series("clock_khz", range(240), [3_000_000] * 120 + [2_000_000] * 120, "policy4")
     assert cause_of(120 * S, (clock,))[0] == "clock_cap"

@@ -190,16 +190,22 @@ def _refine(since: Floats, logs: Floats, at_s: float, width_s: float) -> float:
     return float(since[min(low + best, len(since) - 1)])
 
 
-def _baseline(segments: tuple[Segment, ...], since: Floats, latency_ns: Ints) -> tuple[float, float] | None:
-    """Return (p50 in ns, length in s) of the first clean 10 to 60 s, or None when the level changed before that."""
-    first = segments[0]
-    if first.end_s < BASELINE_MIN_S and len(segments) > 1:
-        return None
-    length = min(first.end_s, BASELINE_MAX_S)
-    stop = int(np.searchsorted(since, length))
-    if stop < 5:
-        return None
-    return float(np.median(latency_ns[:stop])), length
+def _baseline(segments: tuple[Segment, ...], since: Floats, latency_ns: Ints) -> tuple[float, float, float] | None:
+    """Return (p50 in ns, start in s, end in s) of the first clean 10 to 60 s, or None when there is none.
+
+    A level that falls within the first ten seconds is starting up (caches, a governor that raises clocks) and is
+    passed over; one that rises before ten seconds leaves nothing to compare with.
+    """
+    for segment, after in zip(segments, [*segments[1:], None], strict=True):
+        if segment.start_s > BASELINE_MIN_S:
+            return None
+        if segment.end_s - segment.start_s >= BASELINE_MIN_S or after is None:
+            end = min(segment.end_s, segment.start_s + BASELINE_MAX_S)
+            low, high = np.searchsorted(since, [segment.start_s, end])
+            return (float(np.median(latency_ns[low:high])), segment.start_s, end) if high - low >= 5 else None
+        if after.p50_ns > segment.p50_ns:
+            return None
+    return None
 
 
 def _throttle_at(
@@ -234,12 +240,12 @@ class Pace:
     slow_at_s: float | None
 
 
-def _pace(times: Floats, paces: Floats, longest_s: float, window_s: float) -> Pace:
-    """Judge the paces of a run's bins as the latencies are judged; ``longest_s`` bounds the baseline."""
+def _pace(times: Floats, paces: Floats, end_s: float, window_s: float) -> Pace:
+    """Judge the paces of a run's bins as the latencies are judged; the baseline ends at ``end_s``."""
     changes = change_points(np.log(np.maximum(paces, 1.0)))
     edges = [float(times[index]) for index in changes]
     # What moves in the first seconds is starting up; the medians have said that there is a beginning to compare with.
-    length = min([longest_s, *(edge for edge in edges if edge >= BASELINE_MIN_S)])
+    length = min([end_s, *(edge for edge in edges if edge - times[0] >= BASELINE_MIN_S)])
     base = float(np.median(paces[times < length]))
     limit = base * LASTING_SLOW_DOWN
     slow_at: float | None = None
@@ -401,8 +407,12 @@ def analyse_sustained(
     base = _baseline(segments, since, latency_ns)
     window_s = min(SUSTAINED_WINDOW_S, float(since[-1]) / 4)
     sustained = float(np.median(latency_ns[np.searchsorted(since, float(since[-1]) - window_s) :]))
-    at_s = _throttle_at(segments, base[0], times, medians, since, latency_ns) if base else None
-    pace = None if paced or base is None else _pace(*bin_paces(start_ns, latency_ns, width), base[1], window_s)
+    begun = times >= base[1] if base else times >= 0
+    at_s = _throttle_at(segments, base[0], times[begun], medians[begun], since, latency_ns) if base else None
+    pace = None
+    if base is not None and not paced:
+        paces = bin_paces(start_ns, latency_ns, width)[1]
+        pace = _pace(times[begun], paces[begun], base[2], window_s)
     if pace is not None and pace.slow_at_s is not None and (at_s is None or pace.slow_at_s < at_s - EDGE_S):
         at_s = pace.slow_at_s
     found = cause_of(int(start_ns[0] + at_s * 1e9), telemetry, paced=paced) if at_s is not None else (None, None)
@@ -418,7 +428,7 @@ def analyse_sustained(
     return SustainedAnalysis(
         duration_s=float(since[-1]) + float(latency_ns[-1]) / 1e9,
         baseline_p50_ns=base[0] if base else None,
-        baseline_s=base[1] if base else None,
+        baseline_s=base[2] - base[1] if base else None,
         sustained_p50_ns=sustained,
         slowdown=sustained / base[0] if base else None,
         throttle_at_s=at_s,
