@@ -224,6 +224,14 @@ class RealAdbServer:
         self.daemon.stop()
 
 
+def make_keys(folder: Path) -> None:
+    """Make a host's key, a client's that it lets in (``authorized_keys``), and one more."""
+    for name in ("host_key", "client_key", "other_key"):
+        keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(keygen, check=True, stdin=subprocess.DEVNULL)
+    shutil.copy(folder / "client_key.pub", folder / "authorized_keys")
+
+
 class RealSshd:
     """A real sshd on loopback with host keys and settings of its own; logs in the user that runs the tests."""
 
@@ -233,10 +241,7 @@ class RealSshd:
         self.folder, self.port, self.user = folder, free_port(), getpass.getuser()
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        for name in ("host_key", "client_key", "other_key"):
-            keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
-            subprocess.run(keygen, check=True, stdin=subprocess.DEVNULL)
-        shutil.copy(folder / "client_key.pub", folder / "authorized_keys")
+        make_keys(folder)
         self.home = folder / "home"
         self.home.mkdir()
         self.small_disk = folder / "small-disk"

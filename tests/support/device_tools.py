@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,20 @@ ARM_PACKAGES = (
     *(f"{name}:arm64/bookworm" for name in ("libc6", "libgcc-s1", "libstdc++6", "zlib1g", "busybox-static")),
     *(f"{name}:arm64/bookworm" for name in ("liblzma5", "libcap2", "libgcrypt20", "libgpg-error0")),
 )
+_LOADED_BY_SSHD = """
+libselinux1 libpcre2-8-0 libcrypt1 libpam0g libaudit1 libcap-ng0 libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblz4-1
+liblzma5 libzstd1 libssl3 libcom-err2 libkrb5support0 libk5crypto3 libkeyutils1 libkrb5-3 libgssapi-krb5-2 libwrap0
+libnsl2 libtirpc3 zlib1g
+"""
+_USERLAND = f"""
+base-files libc6 libc-bin libgcc-s1 libstdc++6 libgomp1
+dash coreutils libacl1 libattr1 libgmp10 sed grep mawk findutils tar gzip
+util-linux libmount1 libblkid1 libsmartcols1 libudev1 libuuid1 libtinfo6 procps libproc2-0 libncursesw6
+python3 python3-minimal python3.11 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libexpat1 libffi8
+libreadline8 libsqlite3-0 libbz2-1.0 openssh-server openssh-sftp-server {_LOADED_BY_SSHD}
+"""
+BOARD_PACKAGES = tuple(f"{name}:arm64/bookworm" for name in _USERLAND.split())
+USB_PACKAGES = (*PACKAGES, *(f"{name}:amd64/bookworm" for name in f"{_USERLAND} libbrotli1 busybox-static".split()))
 EMULATION = ("qemu-user-static/bookworm", "proot/bookworm", "libtalloc2/bookworm", "libarchive13/bookworm")
 _SOURCES = """Types: deb
 URIs: {mirror}
@@ -63,7 +77,8 @@ def _need(*programs: str) -> None:
         )
 
 
-def _run(argv: Sequence[str], cwd: Path) -> None:
+def run(argv: Sequence[str], cwd: Path) -> None:
+    """Run a program; ToolsMissing holds what it said when it fails."""
     done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ToolsMissing(f"`{' '.join(argv[:1])} ... {' '.join(argv[-3:])}` failed: {done.stderr.strip()[-600:]}")
@@ -88,41 +103,79 @@ def _apt_options() -> list[str]:
     return [*(word for name, value in settings.items() for word in ("-o", f"{name}={value}")), *architectures]
 
 
-def _unpack(packages: Sequence[str], name: str) -> Path:
+def _listed() -> list[str]:
+    """Return the options for apt, with its lists there."""
+    options = _apt_options()
+    if not any((CACHE / "apt" / "lists").glob("*Packages*")):
+        run(["apt-get", *options, "-qq", "update"], CACHE)
+    return options
+
+
+def unpack(packages: Sequence[str], name: str, finish: Callable[[Path], None] | None = None) -> Path:
     """Return the folder ``name`` of the cache with the packages unpacked in it, fetched if it is not there yet."""
     target = CACHE / name
     with _locked():
         if target.is_dir():
             return target
         _need("apt-get", "dpkg")
-        options = _apt_options()
+        options = _listed()
         debs, partial = CACHE / f"{name}.debs", CACHE / f"{name}.partial"
         for folder in (debs, partial):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-        if not any((CACHE / "apt" / "lists").glob("*Packages*")):
-            _run(["apt-get", *options, "-qq", "update"], CACHE)
-        _run(["apt-get", *options, "-qq", "download", *packages], debs)
+        run(["apt-get", *options, "-qq", "download", *packages], debs)
         for deb in sorted(debs.glob("*.deb")):
-            _run(["dpkg", "-x", str(deb), str(partial)], CACHE)
+            run(["dpkg", "-x", str(deb), str(partial)], CACHE)
         shutil.rmtree(debs)
+        if finish is not None:
+            finish(partial)
         partial.rename(target)
     return target
 
 
+def apt_show(package: str) -> str:
+    """Return what apt's lists say of a package."""
+    with _locked():
+        argv = ["apt-cache", *_listed(), "show", package]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
 def adb_tools() -> Path:
     """Return the folder with Debian's adb and adbd for this machine (amd64)."""
-    return _unpack(PACKAGES, "adb-amd64")
+    return unpack(PACKAGES, "adb-amd64")
 
 
 def arm_tools() -> Path:
     """Return the folder with arm64 adbd, its libraries and a static busybox."""
-    return _unpack(ARM_PACKAGES, "adb-arm64")
+    return unpack(ARM_PACKAGES, "adb-arm64")
+
+
+def board_tools() -> Path:
+    """Return the folder with an arm64 Debian userland: sshd, Python, the usual tools; no pip, nothing configured."""
+    return unpack(BOARD_PACKAGES, "board-arm64", compile_library)
+
+
+def usb_tools() -> Path:
+    """Return the folder with an amd64 Debian userland: adb, adbd, Python, busybox, the usual tools."""
+    return unpack(USB_PACKAGES, "usb-amd64", compile_library)
+
+
+def compile_library(root: Path) -> None:
+    """Compile the userland's Python modules here, where that is quick; another Python than 3.11 leaves it to emulation."""
+    if sys.version_info[:2] == (3, 11):
+        run([sys.executable, "-m", "compileall", "-q", "-s", str(root), str(root / "usr/lib/python3.11")], root)
 
 
 def emulation_tools() -> Path:
     """Return the folder with qemu-user and proot for this machine."""
-    return _unpack(EMULATION, "emulation")
+    return unpack(EMULATION, "emulation")
+
+
+def wheels_of_the_board() -> Path:
+    """Return the folder where pip keeps what it downloads for emulated boards, between runs of the tests."""
+    folder = CACHE / "pip"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _binary(name: str) -> Path:
@@ -164,7 +217,7 @@ def loopback_shim() -> Path:
     with _locked():
         if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
             partial = target.with_suffix(".partial")
-            _run(["g++", "-O1", "-shared", "-fPIC", "-o", str(partial), str(source), "-ldl"], CACHE)
+            run(["g++", "-O1", "-shared", "-fPIC", "-o", str(partial), str(source), "-ldl"], CACHE)
             partial.rename(target)
     return target
 
