@@ -175,7 +175,7 @@ def main() -> int:
         for _ in range(chosen.rounds):
             for count in found:
                 opened, ran, used = measure(
-                    count, chosen.seconds, chosen.repeat, str(model), Path(folder) / "store", late
+                    count, chosen.seconds, chosen.repeat, models, Path(folder) / "store", late
                 )
                 ordered = sorted(late)
                 p99, worst = ordered[int(0.99 * (len(ordered) - 1))], ordered[-1]

@@ -347,6 +347,7 @@ def _work(state: SessionState, workers: list[DeviceWorker]) -> None:
                     worker.halt()
         for future in futures:
             future.result()
+    state.pool.shutdown()
 
 
 def _finish(state: SessionState, devices: list[OpenDevice], workers: list[DeviceWorker]) -> SessionResult:

@@ -16,6 +16,7 @@ from socbench.errors import AgentError, ChannelError, FailedError, Interrupted, 
 from socbench.records import Failure, Json, PlannedRepetition
 from socbench.session.devices import OpenDevice
 from socbench.session.journal import DeviceJournal
+from socbench.session.parts import PartsWriter
 from socbench.session.precision import ending, reach
 from socbench.session.state import SessionState
 from socbench.session.sustained import check_device_room, fixed_wait
@@ -54,9 +55,9 @@ class DeviceWorker:
         self.journal = DeviceJournal.of(state.writer.journal, device.address)
         self.order = state.plan.order.get(device.address, ())
         self._dropped: dict[str, Failure | None] = {}
-        self._written: set[str] = set()
         self._narrow: set[str] = set()
         self._ready: list[str] = []
+        self._parts = PartsWriter(state, self.journal, beside=not device.shares_host)
         self._halt = threading.Event()
         self._watch = DeviceWatch(state, device.address, self.order)
 
@@ -158,7 +159,7 @@ class DeviceWorker:
             reasons = [self._narrow_enough(trial, count, target) for trial in members]
             if None in reasons:
                 more += [PlannedRepetition(trial, count + 1) for trial in members]
-                self._written.difference_update(members)
+                self._parts.written.difference_update(members)
             else:
                 self._narrow.update(members)
                 for reason in reasons:
@@ -259,6 +260,7 @@ class DeviceWorker:
         self.journal.void_begun()
         self._pull(force=True)
         self._write_parts(final=False)
+        self._parts.wait()
 
     def _take_all(self, number: int, events: Iterator[Followed | None]) -> None:
         path = self.journal.job_path(number)
@@ -286,7 +288,7 @@ class DeviceWorker:
         if any(planned.trial == trial for planned in self._left()):
             self._pull(force=False)
             return
-        if trial not in self._ready and trial not in self._written:
+        if trial not in self._ready and trial not in self._parts.written:
             self._ready.append(trial)
             failure = self._failure(trial)
             status = "failed" if failure else "done"
@@ -364,45 +366,19 @@ class DeviceWorker:
     def _write_parts(self, *, final: bool) -> None:
         """Write the parts of trials that ended; finally also of those that did not, as interrupted."""
         for trial in self._ready:
-            self._write_part(trial, ended=True)
+            self._parts.write(trial, self._planned(trial), self._failure(trial))
         self._ready.clear()
         if final:
+            self._parts.wait()
+            left = {planned.trial for planned in self._left()}
             for trial in {planned.trial: None for planned in self.order}:
-                if trial not in self._written:
-                    ended = not any(planned.trial == trial for planned in self._left())
-                    self._write_part(trial, ended=ended)
-            self._write_device()
+                if trial not in self._parts.written:
+                    self._parts.write(trial, self._planned(trial), None if trial in left else self._failure(trial))
+            self._parts.wait()
+            self._parts.write_device()
 
-    def _write_part(self, trial: str, *, ended: bool) -> None:
-        from socbench.store.events import trial_tables, untried_tables
-
-        plan = self.state.trials[trial]
-        count = sum(planned.trial == trial for planned in self.order)
-        failure = self._failure(trial) if ended else None
-        try:
-            tables = trial_tables(
-                plan,
-                self.journal.events(trial),
-                raw=self.journal.raw,
-                planned=count,
-                status="failed" if failure else None,
-                error=failure,
-            )
-        except ProtocolError as problem:
-            failure = Failure("protocol_version", str(problem), f"socbench devices setup {self.address}")
-            tables = untried_tables(plan, "failed", failure)
-        self.state.write_part(trial, tables)
-        self._written.add(trial)
-        self.state.statuses[trial] = str(tables["trials"]["status"][0].as_py())
-
-    def _write_device(self) -> None:
-        from socbench.store.events import clock_pairs, device_tables
-
-        try:
-            self.state.write_part(f"device:{self.address}", device_tables(self.address, self.journal.events(None)))
-        except ProtocolError as problem:
-            self.state.progress.message(f"telemetry of {self.address} was left out: {problem}")
-        self.state.clocks[self.address] = clock_pairs(self.journal.events(None))
+    def _planned(self, trial: str) -> int:
+        return sum(planned.trial == trial for planned in self.order)
 
     def _fail_the_rest(self, problem: FailedError) -> None:
         """Record the failure against every trial that it kept from running."""
