@@ -30,6 +30,8 @@ LASTING_S = 30.0
 BASELINE_MIN_S, BASELINE_MAX_S = 10.0, 60.0
 STEP_MIN = 0.02
 """Levels nearer than 2 % are one level: less than the residual drift of a quiet device."""
+STARTING_RISE = 1.05
+"""Half of what counts as a slow-down: so much may the level rise in the first seconds without hiding the beginning."""
 SUSTAINED_WINDOW_S = 300.0
 MAX_BINS = 4000
 EDGE_S = 3.0
@@ -194,8 +196,9 @@ def _baseline(segments: tuple[Segment, ...], since: Floats, latency_ns: Ints) ->
     """Return (p50 in ns, start in s, end in s) of the first clean 10 to 60 s, or None when there is none.
 
     A level that falls within the first ten seconds is starting up (caches, a governor that raises clocks) and is
-    passed over; one that rises before ten seconds leaves nothing to compare with.
+    passed over, and so is one that rises by under 5 %; a larger rise leaves nothing to compare with.
     """
+    fastest = math.inf
     for segment, after in zip(segments, [*segments[1:], None], strict=True):
         if segment.start_s > BASELINE_MIN_S:
             return None
@@ -203,7 +206,8 @@ def _baseline(segments: tuple[Segment, ...], since: Floats, latency_ns: Ints) ->
             end = min(segment.end_s, segment.start_s + BASELINE_MAX_S)
             low, high = np.searchsorted(since, [segment.start_s, end])
             return (float(np.median(latency_ns[low:high])), segment.start_s, end) if high - low >= 5 else None
-        if after.p50_ns > segment.p50_ns:
+        fastest = min(fastest, segment.p50_ns)
+        if after.p50_ns > STARTING_RISE * fastest:
             return None
     return None
 
