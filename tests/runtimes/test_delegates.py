@@ -27,9 +27,9 @@ def zoo(variant: str) -> str:
     ("environment", "runtime", "delegate", "variant", "accelerator", "nodes"),
     [
         ("litert-gpu", "litert", "gpu:webgpu", "tflite-fp32", SWIFTSHADER, None),
-        ("litert-npu-intel", "litert", "npu:intel", "tflite-fp32", "OpenVINO's CPU device", (22, 22)),
-        ("onnxruntime-webgpu", "onnxruntime", "gpu:webgpu", "onnx-fp32", SWIFTSHADER, (22, 22)),
-        ("onnxruntime-qnn", "onnxruntime", "npu:qnn", "onnx-fp32", HTP, (22, 22)),
+        ("litert-npu-intel", "litert", "npu:intel", "tflite-fp32", "OpenVINO's CPU device", (14, 14)),
+        ("onnxruntime-webgpu", "onnxruntime", "gpu:webgpu", "onnx-fp32", SWIFTSHADER, (24, 24)),
+        ("onnxruntime-qnn", "onnxruntime", "npu:qnn", "onnx-fp32", HTP, (24, 24)),
         ("onnxruntime-openvino", "onnxruntime", "cpu:openvino", "onnx-fp32", None, (22, 22)),
         ("ncnn", "ncnn", "cpu:ncnn", "ncnn-fp32", None, (21, 21)),
         ("ncnn", "ncnn", "gpu:vulkan", "ncnn-fp32", SWIFTSHADER, (21, 21)),

@@ -240,8 +240,8 @@ def test_a_file_that_came_out_as_another_precision_is_refused(
 
 
 def test_a_format_without_a_converter_says_so(card: cards.Card) -> None:
-    with pytest.raises(ModelError, match="executorch-fp32 of tiny cannot be made: there is no converter to executorch"):
-        variants.build(card, Variant("tiny", "executorch-fp32", "executorch", "fp32"))
+    with pytest.raises(ModelError, match="null-fp32 of tiny cannot be made: there is no converter to null"):
+        variants.build(card, Variant("tiny", "null-fp32", "null", "fp32"))
 
 
 def test_a_missing_tool_is_named_with_the_command(card: cards.Card, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,13 +109,20 @@ def build(
 
 
 def _parse_problem(errors: List[Any], name: str) -> RuntimeProblem:
-    text = " ".join("; ".join(str(error.desc()) for error in errors).split())[:400]
+    said = (f"{_operator(error)}: {error.desc()}" for error in errors)
+    text = " ".join("; ".join(said).split())[:400]
     if not errors or re.search(r"deserialize|parse|protobuf|not a valid|empty", text, re.IGNORECASE):
         return RuntimeProblem(
             "model_invalid", f"{name} is not a model that TensorRT can load: {text or 'no ONNX file'}"
         )
     advice = "quantise symmetrically and leave biases in float" if "DequantizeLinear" in text else None
     return RuntimeProblem("op_unsupported", f"TensorRT cannot take an operator of {name}: {text}", advice)
+
+
+def _operator(error: Any) -> str:
+    """Return the operator and the node that an error of the parser is about, where this version tells."""
+    words = [getattr(error, name)() for name in ("node_operator", "node_name") if hasattr(error, name)]
+    return " ".join(str(word) for word in words if word) or "the model"
 
 
 def layers_precision(inspected: str) -> Tuple[Optional[str], int, Dict[str, int]]:

@@ -15,7 +15,8 @@ ENDINGS = {
     ".onnx": "onnx",
     ".xml": "openvino",
     ".param": "ncnn",
-    ".mnn": "mnn", ".pte": "executorch",
+    ".mnn": "mnn",
+    ".pte": "executorch",
     ".null.json": "null",
 }
 FILE_LIMIT_BYTES = 2**31 - 1
@@ -46,7 +47,8 @@ def format_of(path: Path) -> str:
     """Return the format that a file's ending names. Raises ModelError for an ending that no runtime here takes."""
     found = next((form for ending, form in ENDINGS.items() if path.name.lower().endswith(ending)), None)
     if found is None:
-        hint = nearest(path.suffix.lower(), ENDINGS) if path.suffix else None
+        likely = [ending for ending in ENDINGS if ending != ".pte"]  # a .pt is PyTorch's and no slip of the pen
+        hint = nearest(path.suffix.lower(), likely) if path.suffix else None
         known = "; did you mean " + hint + "?" if hint else "; a model file ends in " + ", ".join(ENDINGS)
         raise ModelError(f"{path} is no model file that socbench knows{known}")
     return found
