@@ -69,9 +69,9 @@ enum { RTLD_LOCAL = 0, RTLD_NOW = 0 };
 #endif
 
 enum { O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, O_EXCL = 0200, O_TRUNC = 01000, O_APPEND = 02000, O_NONBLOCK = 04000, O_CLOEXEC = 02000000 };
-enum { F_SETFD = 2, F_SETFL = 4, F_DUPFD_CLOEXEC = 1030, FD_CLOEXEC = 1, F_OK = 0, R_OK = 4, S_IFMT = 0170000, S_IFDIR = 0040000 };
+enum { F_SETFD = 2, F_SETFL = 4, F_DUPFD_CLOEXEC = 1030, FD_CLOEXEC = 1, S_IFMT = 0170000, S_IFDIR = 0040000 };
 enum { LOCK_SH = 1, LOCK_EX = 2, LOCK_NB = 4, PROT_READ = 1, MAP_PRIVATE = 2, POLLIN = 1, WNOHANG = 1, PR_SET_PDEATHSIG = 1, RUSAGE_SELF = 0 };
-enum { EINTR = 4, EAGAIN = 11, EACCES = 13, ENOSPC = 28, ENODATA = 61, EDQUOT = 122 };
+enum { ENOENT = 2, EINTR = 4, EAGAIN = 11, EACCES = 13, ENOSPC = 28, ENODATA = 61, EDQUOT = 122 };
 enum { CLOCK_REALTIME = 0, CLOCK_MONOTONIC = 1, CLOCK_BOOTTIME = 7, _SC_CLK_TCK = 6, _SC_PAGESIZE = 0x27, _SC_NPROCESSORS_CONF = 0x60 };
 enum { SIGHUP = 1, SIGINT = 2, SIGILL = 4, SIGTRAP = 5, SIGABRT = 6, SIGBUS = 7, SIGFPE = 8, SIGKILL = 9, SIGSEGV = 11, SIGPIPE = 13, SIGTERM = 15, SIGCHLD = 17, SIGSYS = 31 };
 #define MAP_FAILED ((void *)-1)
@@ -98,7 +98,6 @@ ssize_t write(int, const void *, size_t);
 ssize_t pread(int, void *, size_t, off_t);
 int stat(const char *, struct stat *);
 int fstat(int, struct stat *);
-int access(const char *, int);
 int unlink(const char *);
 int rename(const char *, const char *);
 int mkdir(const char *, mode_t);

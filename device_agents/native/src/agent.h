@@ -61,6 +61,7 @@ void sleep_ns(int64_t ns);
 void *take(size_t size); /* zeroed; fails with out_of_memory */
 char *copy_of(const char *string, size_t size);
 bool read_file(const char *path, size_t limit, Text *into);
+bool exists(const char *path);
 char *file_text(const char *path, size_t limit); /* NULL when it can't be read */
 char *stripped_text(const char *path);
 bool read_integer(const char *path, int64_t *value);

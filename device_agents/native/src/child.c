@@ -217,7 +217,7 @@ static const char *measure(Session *session, const Settings *settings, int64_t *
       send_samples("measured", starts, ends, late, used);
       used = 0;
       flushed_ns = now_ns(session);
-      if (access(TOO_WARM, F_OK) == 0) {
+      if (exists(TOO_WARM)) {
         stopped_by = "max_temperature";
         break;
       }
@@ -274,7 +274,7 @@ static int64_t throttled_ns(void) {
     const char *mounts[] = {*controllers ? textf("/%s", controllers) : "", *controllers ? "/cpu" : "/unified", "/cpu,cpuacct"};
     const char *base = NULL;
     for (size_t i = 0; i < (*controllers ? 3u : 2u) && !base; i++)
-      if (access(sysfs("/sys/fs/cgroup%s/cgroup.procs", mounts[i]), F_OK) == 0) base = mounts[i];
+      if (exists(sysfs("/sys/fs/cgroup%s/cgroup.procs", mounts[i]))) base = mounts[i];
     for (size_t size = strlen(path); size && path[size - 1] == '/';) path[--size] = 0;
     while (base) {
       char *text = file_text(sysfs("/sys/fs/cgroup%s%s/cpu.stat", base, path), 4096);
@@ -577,7 +577,7 @@ static void repetition(const Json *trial) {
     fail("bad_job", NULL, "this agent knows no scenario called %s", scenario);
   bind_cores(member(trial, "cores"));
   char *model = realpath(member(trial, "model")->text, NULL);
-  if (!model || access(model, R_OK)) fail("model_missing", NULL, "the model file %s is not there", model ? model : member(trial, "model")->text);
+  if (!model || !exists(model)) fail("model_missing", NULL, "the model file %s is not there", model ? model : member(trial, "model")->text);
   const Runtime *runtime = find_runtime(name);
   if (!runtime) fail("runtime_missing", NULL, "this agent has no runtime called %s; it has %s", name, runtime_names());
   enter(NULL, "import");

@@ -104,7 +104,7 @@ bool compiled_has(const char *delegate) {
   int way = way_of(delegate);
   if (way < 0 || !WAYS[way].library) return way >= 0;
   for (const char *at = WAYS[way].library; *at; at += strcspn(at, " "), at += *at == ' ')
-    if (access(textf("%s/%s", folder, copy_of(at, strcspn(at, " "))), F_OK) == 0) return true;
+    if (exists(textf("%s/%s", folder, copy_of(at, strcspn(at, " "))))) return true;
   return false;
 }
 

@@ -82,7 +82,7 @@ static char *external_path(const char *delegate) {
   for (size_t i = 0; i < COUNT(EXTERNAL); i++)
     if (strcmp(EXTERNAL[i].name, name) == 0) name = EXTERNAL[i].file;
   char *path = textf("%s/%s", folder, name);
-  return access(path, F_OK) == 0 ? path : NULL;
+  return exists(path) ? path : NULL;
 }
 
 /* Before the library is open: whether it is the one to ask for this delegate. */
@@ -91,7 +91,7 @@ bool interpreter_has(const char *delegate) {
   static const char *const symbols[] = {"TfLiteXNNPackDelegateCreate", "TfLiteGpuDelegateV2Create", "TfLiteGpuDelegateV2Create", "TfLiteNnapiDelegateCreate"};
   for (size_t i = 0; i < COUNT(names); i++)
     if (strcmp(names[i], delegate) == 0) {
-      bool beside = folder && strncmp(delegate, "gpu:", 4) == 0 && access(textf("%s/libtensorflowlite_gpu_jni.so", folder), F_OK) == 0;
+      bool beside = folder && strncmp(delegate, "gpu:", 4) == 0 && exists(textf("%s/libtensorflowlite_gpu_jni.so", folder));
       return !imported || beside || dlsym(library, symbols[i]);
     }
   return imported ? external_path(delegate) != NULL : strncmp(delegate, "npu:", 4) == 0;
@@ -116,7 +116,7 @@ static void *external_delegate(const Json *trial, const char *path) {
 static void *symbol_of(const char *name, const char *beside) {
   void *found = dlsym(library, name);
   char *path = textf("%s/%s", folder, beside);
-  if (!found && access(path, F_OK) == 0) found = dlsym(open_library(path, path), name);
+  if (!found && exists(path)) found = dlsym(open_library(path, path), name);
   if (!found) fail("delegate_missing", NULL, "this build of TFLite has no %s", name);
   return found;
 }

@@ -18,7 +18,7 @@ char *find_library(const Json *trial, const char *const *names, char **folder) {
       char **found = any_version ? list_folder(here, *name, &count) : NULL;
       char *path = textf("%s/%s", here, count ? found[count - 1] : *name);
       if (any_version && !count) continue;
-      if (access(path, F_OK) == 0) return *folder = here, path;
+      if (exists(path)) return *folder = here, path;
     }
     at += size + (at[size] == ':');
   }

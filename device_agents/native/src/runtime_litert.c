@@ -73,7 +73,7 @@ void litert_described(Session *session, const char *log, const TfliteFacts *fact
 }
 
 void litert_failed(const char *model, const char *delegate, const char *log, bool resized) {
-  const char *name = base_name(model), *last = log;
+  const char *name = base_name(model), *last = ""; /* of what is logged only an error says why */
   for (const char *line = log; (line = strstr(line, "ERROR: ")); line++) last = line + 7;
   char *said = copy_of(last, strcspn(last, "\n") < 500 ? strcspn(last, "\n") : 500);
   if (contains_i(log, "out of memory") || contains_i(log, "bad_alloc")) fail("out_of_memory", NULL, "LiteRT has no memory for %s: %s", name, said);

@@ -121,7 +121,7 @@ static void append_provider(void *options, const Json *trial, const char *provid
   if (strcmp(generic, "XNNPACK") == 0) keys[count] = "intra_op_num_threads", values[count++] = threads;
   if (strcmp(generic, "QNN") == 0) {
     char *backend = textf("%s/libQnnHtp.so", folder);
-    keys[count] = "backend_path", values[count++] = access(backend, F_OK) == 0 ? backend : "libQnnHtp.so";
+    keys[count] = "backend_path", values[count++] = exists(backend) ? backend : "libQnnHtp.so";
     if (strcmp(member(trial, "precision")->text, "fp16") == 0) keys[count] = "enable_htp_fp16_precision", values[count++] = "1";
   }
   const Json *given = member(member(trial, "options"), "delegate_options");

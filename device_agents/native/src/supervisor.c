@@ -586,7 +586,7 @@ static _Noreturn void run_job(void) {
 /* --- the commands `run` and `start` --------------------------------------------------------------------------------- */
 
 void refuse_used(const char *folder) {
-  if (access(textf("%s/events.jsonl", folder), F_OK) == 0)
+  if (exists(textf("%s/events.jsonl", folder)))
     fail("bad_job", "write what is left of it as a new job into a new folder", "%s already holds events.jsonl: this job was run", folder);
 }
 

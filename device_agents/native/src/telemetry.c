@@ -22,8 +22,8 @@ typedef struct {
 } Sensors;
 
 static void add_sensor(Sensors *all, const char *kind, char *source, char *path, int64_t factor, int64_t divisor) {
-  if (access(path, F_OK)) return;
   int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0 && errno == ENOENT) return;
   if (fd < 0) {
     addf(&all->absent, "%s\"%s\",", all->absences++ ? "\n" : "", kind);
     add_string(&all->absent, source);
@@ -168,7 +168,7 @@ static Sensors find_sensors(void) {
 
 static bool is_android(void) {
   const char *root = getenv("SOCBENCH_SYSFS_ROOT");
-  return access(sysfs("/system/bin/dumpsys"), F_OK) == 0 || (root && access("/system/bin/dumpsys", F_OK) == 0);
+  return exists(sysfs("/system/bin/dumpsys")) || (root && exists("/system/bin/dumpsys"));
 }
 
 static char *dumpsys(const char *service) {
@@ -484,7 +484,7 @@ static void take_memory(Rows *rows, int fd) {
 static void take_rails(Rows *rows) {
   FOR_EACH(chip, "/sys/class/hwmon", "hwmon") {
     char *folder = textf("%s", sysfs("/sys/class/hwmon/%s", chip)), *name = stripped_text(textf("%s/name", folder));
-    for (int i = 1; name && strncmp(name, "ina", 3) == 0 && access(textf("%s/power1_input", folder), F_OK) && i < 16; i++) {
+    for (int i = 1; name && strncmp(name, "ina", 3) == 0 && !exists(textf("%s/power1_input", folder)) && i < 16; i++) {
       int64_t voltage, current;
       if (!read_integer(textf("%s/in%d_input", folder, i), &voltage) || !read_integer(textf("%s/curr%d_input", folder, i), &current)) continue;
       char *label = stripped_text(textf("%s/in%d_label", folder, i));

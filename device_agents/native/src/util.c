@@ -129,6 +129,13 @@ bool read_file(const char *path, size_t limit, Text *into) {
   return true;
 }
 
+/* Whether a file or folder is there and can be read: asked by opening it, which every emulation and sandbox answers. */
+bool exists(const char *path) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd >= 0) close(fd);
+  return fd >= 0;
+}
+
 char *file_text(const char *path, size_t limit) {
   Text text = {0};
   if (read_file(path, limit, &text)) return text.data;
