@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -321,7 +322,7 @@ def test_a_run_for_a_runtime_that_is_not_there_says_that_nothing_was_measured_an
     assert done.returncode == 1
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("nothing was measured")]
     assert said.startswith("nothing was measured, every row was left out: mnn can't be used on local: ")
-    assert said.endswith("; pip install 'socbench[mnn]'")
+    assert said.endswith(("; pip install 'socbench[mnn]'", "; socbench runtimes install mnn"))
     (row,) = home.json("results", "trials")
     assert (row["status"], row["error"]["code"]) == ("excluded", "runtime_missing")
     assert home.json("results")[0]["status"] == "complete"
@@ -352,6 +353,8 @@ def test_a_model_that_hangs_is_a_failed_row_with_its_deadline_and_exit_code_1(
 ) -> None:
     # The command runs in this process: its deadline of a minute and more is cut down to what a test may take.
     monkeypatch.setattr("socbench.agents.job.deadline_s", lambda trial, files: 1.0)
+    monkeypatch.setattr("signal.signal", lambda *_: signal.SIG_DFL)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     monkeypatch.chdir(home.folder)
     for name, value in home.environment.items():
         monkeypatch.setenv(name, value)
