@@ -12,9 +12,9 @@ from socbench.cli.application import examples, single_command
 
 app, command = single_command(
     epilog=examples(
-        "socbench run resnet8 -d adb:SERIAL --detach  # start it, unplug the phone",
-        "socbench collect  # plug it in again: fetch what it measured",
-        "socbench collect latest --no-wait  # what is there so far",
+        "socbench run resnet8 -d adb:SERIAL --detach  # then unplug it",
+        "socbench collect  # plugged in again",
+        "socbench collect latest --no-wait  # as far as it is",
     )
 )
 

@@ -19,8 +19,8 @@ app, command = single_command(
         "socbench run my.onnx --shape image=1,3,224,224",
         "socbench run -d local,ssh:pi@board --label 'board against laptop'",
         "socbench run resnet8 --ab runtime=litert runtime=onnxruntime",
-        "socbench run nightly.yaml  # models, devices and settings from a file",
-        "socbench run resnet8 -d adb:SERIAL --detach  # unplug it; later: socbench collect",
+        "socbench run nightly.yaml  # all of it from a file",
+        "socbench run resnet8 -d phone --detach  # then: socbench collect",
         "socbench run --plan-only  # what would run, and how long",
         "socbench run --resume latest  # go on with an interrupted session",
     )
