@@ -37,7 +37,7 @@ PROTOCOLS = [1]
 HERE = os.path.dirname(os.path.abspath(__file__))
 RUNTIMES = os.path.join(HERE, "runtimes")
 SYSFS_ROOT = os.environ.get("SOCBENCH_SYSFS_ROOT", "")
-# From 1.31 on ONNX Runtime's Linux builds write $TMPDIR/.ses and send events to their maker, while being measured.
+# ONNX Runtime 1.31.1 for Linux has telemetry: it writes $TMPDIR/.ses and may send events while it is measured.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 TICK_S = 1.0
