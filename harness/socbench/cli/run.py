@@ -22,7 +22,7 @@ app, command = single_command(
         "socbench run nightly.yaml  # all of it from a file",
         "socbench run resnet8 -d phone --detach  # then: socbench collect",
         "socbench run --plan-only  # what would run, and how long",
-        "socbench run --resume latest  # go on with an interrupted session",
+        "socbench run --resume latest  # go on after a break",
     )
 )
 
