@@ -101,6 +101,15 @@ def test_xnnpack_leaves_the_depthwise_convolutions_of_a_dynamic_range_file(place
     assert described["precision_effective"] == "int8_dynamic"
 
 
+def test_openvino_calls_a_layer_f16_that_an_f32_kernel_computes_and_the_adapter_names_the_kernel(place) -> None:
+    import openvino
+
+    described = place("host").adapter("openvino", "cpu:openvino", zoo("openvino-fp16"), "fp16")["described"]
+    if "FP16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert described["precision_effective"] == "fp32"
+    assert described["details"]["output_elements_by_precision"].keys() <= {"fp16", "fp32"}
+
+
 @pytest.mark.runtimes
 def test_litert_returns_before_its_gpu_is_done_and_the_adapter_waits(place, tiny, tmp_path) -> None:
     here = place("litert-gpu")

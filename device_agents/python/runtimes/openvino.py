@@ -249,15 +249,23 @@ def _runtime_layers(compiled: Any) -> List[Json]:
             for size in op.get_output_shape(0):
                 elements *= size
         layers.append(
-            {"type": info.get("layerType", ""), "precision": info.get("runtimePrecision", ""), "elements": elements}
+            {
+                "type": info.get("layerType", ""),
+                "precision": info.get("runtimePrecision", ""),
+                "kernel": info.get("primitiveType", ""),
+                "elements": elements,
+            }
         )
     return layers
 
 
 def _executed_precision(layers: List[Json]) -> Any:
+    """Return precision by most output elements. The kernel's own name (``brgconv_avx2_f32``) goes before the layer's
+    run-time precision: weights that a file stores in f16 make that f16 while an f32 kernel runs."""
     weights: Dict[str, float] = {}
     for layer in layers:
-        precision = PRECISIONS.get(layer["precision"].upper())
+        kernel = re.search(r"_(f32|f16|bf16|i8|u8)$", layer["kernel"], re.IGNORECASE)
+        precision = PRECISIONS.get((kernel.group(1) if kernel else layer["precision"]).upper())
         if layer["type"] in HEAVY and precision:
             weights[precision] = weights.get(precision, 0) + layer["elements"]
     return heaviest(weights), weights
