@@ -182,3 +182,11 @@ def test_a_truth_that_does_not_fit_is_named(truth: dict, what: str) -> None:
 
 def test_every_decode_that_a_card_may_name_exists() -> None:
     assert set(decode.DECODERS) == {"ctc_greedy", "mean_over_steps", "l2_normalised", "argmax_classes", "tflite_boxes"}
+
+
+def test_spearman_with_ties_is_scipys() -> None:
+    from scipy.stats import spearmanr
+
+    random = np.random.default_rng(3)
+    pairs = random.integers(0, 6, (40, 2)).astype(float)
+    assert metrics._spearman(pairs) == pytest.approx(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
