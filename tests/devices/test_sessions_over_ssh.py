@@ -47,7 +47,7 @@ def test_a_board_over_ssh_gives_the_digits_that_this_machine_gives(home: Home) -
 
 def test_a_restarted_sshd_in_the_middle_of_a_run_loses_no_event(home: Home, sshd: RealSshd) -> None:
     slow = home.null("slow", clock="real", latency_ns=5_000_000)
-    options = ("--repeat", "2", "-d", "ssh:board", "--min-time", "2")
+    options = ("--repeat", "2", "-d", "ssh:board", "--min-time", "1")
     process = home.start(slow, options=options)
     wait_until(
         lambda: (

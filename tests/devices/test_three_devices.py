@@ -52,7 +52,7 @@ def test_one_command_measures_three_devices_though_both_links_are_pulled_and_its
     board, phone = links
     devices = ("local", "ssh:board", f"adb:127.0.0.1:{phone.port}")
     words = [word for device in devices for word in ("-d", device)]
-    only = ("--runtime", "onnxruntime", "--min-time", "1.5")
+    only = ("--runtime", "onnxruntime", "--min-time", "0.8")
     process = home.start(str(RESNET8), options=(*words, *only, "--repeat", "2", "--label", "three"))
 
     def measuring(which: int) -> bool:
@@ -100,7 +100,7 @@ def test_a_killed_host_goes_on_with_both_remote_devices_where_they_stopped(
     devices = ("ssh:board", f"adb:127.0.0.1:{links[1].port}")
     words = [word for device in devices for word in ("-d", device)]
     slow = home.null("slow", clock="real", latency_ns=5_000_000)
-    process = home.start(slow, options=(*words, "--repeat", "2", "--min-time", "1.5"))
+    process = home.start(slow, options=(*words, "--repeat", "2", "--min-time", "0.8"))
     wait_until(
         lambda: (
             len(list((home.store / "sessions").glob("*/journal/*/job-*.jsonl"))) == 2
