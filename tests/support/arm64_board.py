@@ -25,7 +25,7 @@ _FEATURES = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpu
 _CORE = "processor\t: {cpu}\nBogoMIPS\t: 48.00\nFeatures\t: {features}\nCPU implementer\t: 0x41\n"
 _CORE += "CPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: {part}\nCPU revision\t: 0\n\n"
 _QUICK_SSHD = "-r"  # no second start of its program for every connection, which takes long here
-_FILES = {
+FILES = {
     "passwd": "root:x:0:0:root:/root:/bin/sh\npi:x:1000:1000::/home/pi:/bin/sh\n",
     "group": "root:x:0:\npi:x:1000:\n",
     "hosts": "127.0.0.1 localhost board\n",
@@ -37,7 +37,7 @@ _FILES = {
 
 def _make_etc(etc: Path) -> None:
     shutil.copytree(device_tools.board_tools() / "etc", etc, symlinks=True)
-    for name, text in _FILES.items():
+    for name, text in FILES.items():
         (etc / name).write_text(text)
 
 

@@ -161,7 +161,7 @@ def usb_tools() -> Path:
 
 
 def compile_library(root: Path) -> None:
-    """Compile the userland's Python modules here, where that is quick; another Python than 3.11 leaves it to emulation."""
+    """Compile the userland's Python modules here, which is quick; another Python than 3.11 leaves it to emulation."""
     if sys.version_info[:2] == (3, 11):
         run([sys.executable, "-m", "compileall", "-q", "-s", str(root), str(root / "usr/lib/python3.11")], root)
 

@@ -22,9 +22,10 @@ _PORT = 5037
 _MODULES = ("libcomposite", "usb_f_fs", f"dummy_hcd num={COUNT} is_super_speed=1")
 _INIT = r"""#!/bin/sh
 export PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/tmp LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/android
-for name in /tmp /run /d; do mount -t tmpfs tmpfs $name; done
+for name in /tmp /run /d; do busybox mount -t tmpfs tmpfs $name; done
 mkdir -p /dev/pts /dev/shm /dev/usb-ffs/adb
-mount -t devpts devpts /dev/pts; mount -t tmpfs tmpfs /dev/shm; mount -t configfs none /sys/kernel/config
+busybox mount -t devpts devpts /dev/pts; busybox mount -t tmpfs tmpfs /dev/shm
+busybox mount -t configfs none /sys/kernel/config
 busybox ip link set lo up; busybox ip link set eth0 up; busybox ip addr add 10.0.2.15/24 dev eth0
 . /functions
 /usr/lib/android-sdk/platform-tools/adb -a -P 5037 nodaemon server > /tmp/server.log 2>&1 &
@@ -43,25 +44,37 @@ gadget() { # gadget NUMBER SERIAL: a device that is not plugged in
   printf %s "$2" > $g/strings/0x409/serialnumber; echo ADB > $g/configs/c.1/strings/0x409/configuration
   mkdir $g/functions/ffs.adb$1 && ln -s $g/functions/ffs.adb$1 $g/configs/c.1/ || return
   mkdir -p /d/$1/data/local/tmp /d/$1/ffs; printf '%032d\n' $1 > /d/$1/machine-id
-  mount -t functionfs adb$1 /d/$1/ffs
+  busybox mount -t functionfs adb$1 /d/$1/ffs
 }
+ready() { n=0; while [ ! -e /d/$1/ffs/ep1 ]; do n=$((n+1)); [ $n -lt 600 ] || return 1; sleep 0.1; done; }
 start() { # start NUMBER: power on and plug in
-  rm -f /d/$1/pid
-  setsid unshare --mount --net --pid --fork --kill-child --mount-proc sh -c "
-    mount --bind /d/$1/ffs /dev/usb-ffs/adb && mount --bind /d/$1/data /data &&
-    mount --bind /d/$1/machine-id /etc/machine-id && cd / &&
-    exec env -i PATH=/usr/bin:/bin HOME=/data LD_LIBRARY_PATH=$LD_LIBRARY_PATH \
-      /usr/lib/android-sdk/platform-tools/adbd" >> /d/$1/log 2>&1 3>&- &
+  rm -f /d/$1/data/pid; cat /proc/sys/kernel/random/uuid > /d/$1/boot_id
+  setsid unshare --mount --net --pid --fork --kill-child --mount-proc sh /device $1 >> /d/$1/log 2>&1 3>&- &
   echo $! > /d/$1/pid
-  n=0; while [ ! -e /d/$1/ffs/ep1 ]; do n=$((n+1)); [ $n -lt 300 ] || return 1; sleep 0.1; done
-  plug $1
+  ready $1 && plug $1
 }
 plug() { echo dummy_udc.$1 > /sys/kernel/config/usb_gadget/g$1/UDC; }
 unplug() { echo > /sys/kernel/config/usb_gadget/g$1/UDC; }
+replug() { # replug NUMBER: the daemon does not take its endpoints up again by itself, so it is started anew
+  touch /d/$1/data/again; n=0
+  while [ -e /d/$1/data/again ]; do n=$((n+1)); [ $n -lt 600 ] || return 1; sleep 0.1; done
+  ready $1 && plug $1
+}
 stop() { # stop NUMBER: power off, whatever ran there is gone
   unplug $1 2>/dev/null; kill -9 $(cat /d/$1/pid); n=0
-  while [ -e /d/$1/ffs/ep1 ]; do n=$((n+1)); [ $n -lt 300 ] || return 1; sleep 0.1; done
+  while [ -e /d/$1/ffs/ep1 ]; do n=$((n+1)); [ $n -lt 600 ] || return 1; sleep 0.1; done
 }
+"""
+_DEVICE = r"""
+busybox mount -o bind /d/$1/ffs /dev/usb-ffs/adb && busybox mount -o bind /d/$1/data /data || exit
+busybox mount -o bind /d/$1/machine-id /etc/machine-id || exit
+busybox mount -o bind /d/$1/boot_id /proc/sys/kernel/random/boot_id || exit
+cd /
+while :; do
+  env -i PATH=/usr/bin:/bin HOME=/data LD_LIBRARY_PATH=$LD_LIBRARY_PATH /usr/lib/android-sdk/platform-tools/adbd &
+  while [ ! -e /data/again ]; do sleep 0.2; done
+  kill -9 $!; wait $!; rm /data/again
+done
 """
 
 
@@ -71,7 +84,7 @@ def _disk(target: Path) -> None:
     shutil.copytree(device_tools.usb_tools(), root, symlinks=True)
     for name in ("proc", "sys", "dev", "tmp", "run", "d", "data"):
         (root / name).mkdir(exist_ok=True)
-    for name, text in (("test-init", _INIT), ("functions", _FUNCTIONS)):
+    for name, text in (("test-init", _INIT), ("functions", _FUNCTIONS), ("device", _DEVICE)):
         (root / name).write_text(text)
         (root / name).chmod(0o755)
     (root / "etc" / "passwd").write_text("root:x:0:0:root:/data:/bin/sh\n")
@@ -89,7 +102,7 @@ class UsbMachine:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        disk = vm_tools.kept("usb", "ext4", (_INIT, _FUNCTIONS), _disk)
+        disk = vm_tools.kept("usb", "ext4", (_INIT, _FUNCTIONS, _DEVICE), _disk)
         vm_tools.initramfs("amd64", device_tools.usb_tools() / "bin" / "busybox", folder / "initrd", _MODULES)
         self.server = Server(port=free_port())
         self.machine = vm_tools.Machine(folder, "amd64", disk, folder / "initrd", {_PORT: self.server.port})
@@ -114,6 +127,10 @@ class UsbMachine:
     def unplug(self, number: int) -> None:
         """Pull the cable; what runs on the device goes on."""
         self.machine.control(f"unplug {number}")
+
+    def replug(self, number: int) -> None:
+        """Put the cable back in."""
+        self.machine.control(f"replug {number}")
 
     def reboot(self, number: int) -> None:
         """Power off and on again: nothing that ran there is left, the files are."""

@@ -24,7 +24,7 @@ from pathlib import Path
 import device_tools
 from device_rig import Daemon, wait_for
 
-_BOOT = ("virtio_pci", "virtio_blk", "ext4", "virtio_net", "virtio_console")
+_BOOT = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_net", "virtio_console")
 _META = {"amd64": "linux-image-amd64", "arm64": "linux-image-cloud-arm64"}
 _QEMU = {
     "amd64": ("qemu-system-x86_64", "-smp", "2", "-m", "1024"),
