@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -111,8 +112,7 @@ class Matrix:
 
     def trials(self) -> Iterator[TrialPlan]:
         """Yield the rows, without an id yet; those that can't be run say why."""
-        others = self.arm is not None and self.request.targets and self.model.card.model not in self.request.targets
-        if others and not self.model.own_file:
+        if self.arm is not None and self.request.targets and not self._is_asked_for():
             return
         suited = {v.variant: v for v in pick_recipe(self.abilities.device, self.model.variants)}
         for runtime in self._runtimes():
@@ -123,6 +123,14 @@ class Matrix:
                     for scenario in self._scenarios():
                         row = self._row(runtime, precision, variant, delegate, scenario, excluded)
                         yield dataclasses.replace(row, environment=environment)
+
+    def _is_asked_for(self) -> bool:
+        """Whether this is a model of the arm: by its name, a file of the user's by its path."""
+        targets = self.request.targets
+        if not self.model.own_file:
+            return self.model.card.model in targets
+        paths = {os.path.realpath(target) for target in targets}
+        return any(v.path is not None and os.path.realpath(v.path) in paths for v in self.model.variants)
 
     def _row(
         self, runtime: str, precision: str, variant: Variant, delegate: str, scenario: str, excluded: Failure | None

@@ -246,17 +246,26 @@ def _order(request: RunRequest, trials: Sequence[TrialPlan], device: str, seed: 
 
 
 def _paired(trials: Sequence[TrialPlan], pairs: int, chooser: random.Random) -> tuple[PlannedRepetition, ...]:
-    """Return pairs of the two arms of each model. Which arm goes first is drawn, each as often as the other: what
-    drifts through the session, or hangs on being second, then favours none.
+    """Return pairs: the rows of both arms that differ in nothing else. Which arm goes first is drawn, each as often as
+    the other: what drifts through the session, or hangs on being second, then favours none.
     """
-    models = list(dict.fromkeys((trial.model, trial.scenario) for trial in trials))
-    firsts = {key: _balanced(pairs, chooser) for key in models}
+    arms = [[trial for trial in trials if trial.ab_arm == arm] for arm in "AB"]
+    same = [
+        name
+        for name in ("model", "precision", "scenario")
+        if {getattr(trial, name) for trial in arms[0]} == {getattr(trial, name) for trial in arms[1]}
+    ]
+    groups: dict[tuple[str, ...], list[TrialPlan]] = {}
+    for trial in trials:
+        groups.setdefault(tuple(getattr(trial, name) for name in same), []).append(trial)
+    keys = list(groups)
+    firsts = {key: _balanced(pairs, chooser) for key in keys}
     order = []
     for number in range(1, pairs + 1):
-        chooser.shuffle(models)
-        for key in models:
-            members = [trial for trial in trials if (trial.model, trial.scenario) == key]
-            members.sort(key=lambda trial: trial.ab_arm or "", reverse=firsts[key][number - 1])
+        chooser.shuffle(keys)
+        for key in keys:
+            swapped = firsts[key][number - 1]
+            members = sorted(groups[key], key=lambda trial: trial.ab_arm or "", reverse=swapped)
             order += [PlannedRepetition(trial.trial, number) for trial in members]
     return tuple(order)
 

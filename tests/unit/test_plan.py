@@ -287,6 +287,15 @@ def test_both_arms_are_planned_and_each_goes_first_as_often_in_a_drawn_order() -
     assert len(_plan(dataclasses.replace(request, repeat=None)).order["local"]) == 28
 
 
+def test_the_two_rows_of_a_pair_stand_beside_each_other_with_several_precisions() -> None:
+    plan = _plan(RunRequest(ab=("runtime=litert", "runtime=onnxruntime"), precisions=("fp32", "int8"), repeat=4))
+    trials = {trial.trial: trial for trial in plan.trials}
+    order = [trials[entry.trial] for entry in plan.order["local"]]
+    assert len(order) == 16
+    for one, two in zip(order[::2], order[1::2], strict=True):
+        assert (one.precision, {one.ab_arm, two.ab_arm}) == (two.precision, {"A", "B"})
+
+
 def test_a_candidate_can_be_compared_with_itself() -> None:
     plan = _plan(RunRequest(ab=("runtime=litert", "runtime=litert"), precisions=("fp32",)))
     assert [trial.ab_arm for trial in plan.trials] == ["A", "B"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from session_home import Heard, Home, make_home, processes_of
+from socbench import results
 from socbench.errors import UsageError
 from socbench.plan import RunRequest
 from socbench.session import plan_session, precision
@@ -116,6 +117,17 @@ def test_repetitions_are_added_until_the_interval_is_as_narrow_as_was_asked_for(
     assert result.status == "complete"
     told = [trials[trial] for trial, _ in home.document(result.session)["plan"]["order"]["local"]]
     assert (told.count("alternating"), told.count("steady")) == (4, 3), "session.json tells the order that was run"
+
+
+def test_two_files_are_compared_with_each_other(home: Home) -> None:
+    old, new = home.null("old"), home.null("new", latency_ns=[1_100_000])
+    result = home.run(repeat=4, ab=(f"model={old}", f"model={new}"))
+    assert [(row["model"], row["ab_arm"]) for row in home.rows(result.session, "trials")] == [
+        ("old", "A"),
+        ("new", "B"),
+    ]
+    (pair,) = results.compare_rows(home.store)
+    assert (pair.decision, pair.ratio, pair.key["model"]) == ("slower", pytest.approx(1.1), "old -> new")
 
 
 def test_a_precision_that_is_not_reached_is_said_and_pairs_stay_pairs(

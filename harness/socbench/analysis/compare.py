@@ -93,11 +93,17 @@ def compare(
 
 def compare_arms(rows: Sequence[TrialRow], *, margin: float = 0.03) -> list[ComparedPair]:
     """Compare the arms of a session run with ``--ab``: A is the base; repetitions are paired by their number."""
-    freed = frozenset({*KEY, *CONDITIONS, "recipe"} - {"model", "scenario", "device_key"})
     arms: dict[str, list[TrialRow]] = {"A": [], "B": []}
     for row in _timed(rows):
         if row.ab_arm is not None:
             arms.setdefault(row.ab_arm.upper(), []).append(row)
+    # What the arms differ in is what is compared; in what both have (two precisions, say) equal meets equal.
+    differing = {
+        field
+        for field in (*KEY, *CONDITIONS)
+        if {_plain(row, field) for row in arms["A"]} != {_plain(row, field) for row in arms["B"]}
+    }
+    freed = frozenset(differing - {"scenario", "device_key"})
     matched = _matched(arms["A"], arms["B"], freed)
     pairs = [_pair(one, two, freed, margin, None, paired=True) for one, two in matched]
     return _corrected([pair for pair in pairs if pair is not None], margin)
@@ -137,10 +143,13 @@ def _differing(one: TrialRow, two: TrialRow, fields: Sequence[str], freed: froze
     return [field for field in fields if field not in freed and _plain(one, field) != _plain(two, field)]
 
 
-def _distance(one: TrialRow, two: TrialRow, freed: frozenset[str]) -> tuple[int, int, bool]:
-    """Return how far two rows of one key are apart: conditions first, then subjects, then whether one never ran."""
+def _distance(one: TrialRow, two: TrialRow, freed: frozenset[str]) -> tuple[int, int, int, bool]:
+    """Return how far two rows are apart that may be a pair: what of the key differs (as it may), then conditions,
+    then subjects, then whether one never ran.
+    """
+    key = len(_differing(one, two, KEY, frozenset()))
     conditions = len(_differing(one, two, CONDITIONS, freed))
-    return conditions, len(_differing(one, two, SUBJECT, freed)), two.latency_p50_ns is None
+    return key, conditions, len(_differing(one, two, SUBJECT, freed)), two.latency_p50_ns is None
 
 
 Matched = list[tuple[TrialRow | None, TrialRow | None]]
