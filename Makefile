@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 REPORT := demo-report.html
 
-.PHONY: demo test test-runtimes test-gpu check native wheel clean bench help
+.PHONY: demo test test-runtimes test-gpu test-vm check native wheel clean bench help
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -59,6 +59,10 @@ test-gpu: $(STAMP).dev ## on a machine with an NVIDIA GPU: TensorRT and the CUDA
 	@$(BIN)/socbench runtimes install onnxruntime-gpu
 	@$(BIN)/socbench runtimes install tensorrt || echo "test-gpu: without TensorRT itself: its libraries could not be had"
 	@$(BIN)/python -m pytest -m gpu
+
+test-vm: $(STAMP).dev ## USB devices and an arm64 board in QEMU virtual machines (minutes; fetches 200 MB once)
+	@PYTHON=$(BIN)/python tests/system-packages && tests/system-packages-vm
+	@$(BIN)/python -m pytest -m vm tests/vm
 
 native: $(NATIVE)/build/.stamp ## cross-compile the native agent for six targets (needs no NDK)
 
