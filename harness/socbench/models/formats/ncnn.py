@@ -9,6 +9,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from socbench.errors import ModelError
@@ -52,6 +53,7 @@ _WEIGHTLESS = frozenset(
         "Reduction",
         "Noop",
         "GELU",
+        "PixelShuffle",
         "Mish",
         "TanH",
     ]
@@ -135,6 +137,10 @@ def _elements(layers: list[_Layer], weights: Path) -> Counter[str]:
     size, at = weights.stat().st_size, 0
     with weights.open("rb") as stream:
         for kind, count, biases in _stored(layers):
+            if kind == "MemoryData":  # constants lie there as they are, float32 without a tag
+                at += 4 * biases
+                found["bias"] += biases
+                continue
             stream.seek(at)
             tag = struct.unpack("<I", stream.read(4))[0]
             if tag not in _TAGS:
@@ -156,5 +162,7 @@ def _stored(layers: list[_Layer]) -> Iterator[tuple[str, int, int]]:
             if count < 0 or biases < 0:
                 raise ValueError("a layer has a negative number of weights")
             yield layer.kind, count, biases
+        elif layer.kind == "MemoryData" and layer.number(21, 1) == 1:
+            yield layer.kind, 0, prod(layer.number(key) or 1 for key in (0, 1, 2, 11))
         elif layer.kind not in _WEIGHTLESS:
             return
