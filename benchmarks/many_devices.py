@@ -174,9 +174,7 @@ def main() -> int:
         use_the_fake_agent(late)
         for _ in range(chosen.rounds):
             for count in found:
-                opened, ran, used = measure(
-                    count, chosen.seconds, chosen.repeat, models, Path(folder) / "store", late
-                )
+                opened, ran, used = measure(count, chosen.seconds, chosen.repeat, models, Path(folder) / "store", late)
                 ordered = sorted(late)
                 p99, worst = ordered[int(0.99 * (len(ordered) - 1))], ordered[-1]
                 found[count].append((opened, ran, p99, worst))

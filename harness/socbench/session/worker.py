@@ -212,7 +212,7 @@ class DeviceWorker:
             orphan_after_s=None if self._way == DETACH else self.device.orphan_after_s,
             seed=self.state.input_seed,
             profile=self.state.request.profile,
-            cool_down={**self.device.cool_down, **fixed_wait(self.state.request, self.device.shares_host)},
+            cool_down={**self.device.cool_down, **fixed_wait(self.state.request, self._is_here())},
         )
         self._until_stopped()
         self._start(number, document)
@@ -355,6 +355,10 @@ class DeviceWorker:
         done = self.device.channel.retry(lambda transport: transport.run(command, deadline=deadline))
         now = done.stdout.decode("ascii", "replace").strip()
         return bool(before and not done.exit_code and now and now != before)
+
+    def _is_here(self) -> bool:
+        """This machine, or a fake device that measures it."""
+        return self.device.shares_host or self.address.startswith("fake:")
 
     # Results
 
