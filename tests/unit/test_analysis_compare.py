@@ -229,3 +229,16 @@ def test_arms_are_paired_by_repetition_whatever_their_drift() -> None:
 
 def test_accuracy_rows_are_not_compared() -> None:
     assert compare([row(scenario="accuracy")], [row(scenario="accuracy")]) == []
+
+
+def test_in_what_both_arms_have_equal_meets_equal_and_what_an_arm_leaves_out_is_no_loss() -> None:
+    a = [row(ab_arm="A", runtime="litert", precision=precision) for precision in ("int8", "fp32")]
+    b = [row(SLOWER, ab_arm="B", runtime="openvino", precision=precision) for precision in ("fp32", "int8")]
+    pairs = compare_arms([*a, *b])
+    assert [pair.key["precision"] for pair in pairs] == ["int8", "fp32"]
+    assert [pair.decision for pair in pairs] == ["slower", "slower"]
+    left_out = replace(b[0], precision="fp16", status="excluded", repetition_medians_ns=(), latency_p50_ns=None)
+    assert [pair.decision for pair in compare_arms([*a, *b, left_out])] == ["slower"] * 2
+    only = replace(left_out, precision="fp32", error=Failure("runtime_missing", "no", None))
+    (missing,) = compare_arms([a[1], only])
+    assert (missing.decision, missing.reasons[0]) == ("missing", "excluded:runtime_missing")

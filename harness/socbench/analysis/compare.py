@@ -97,6 +97,8 @@ def compare_arms(rows: Sequence[TrialRow], *, margin: float = 0.03) -> list[Comp
     for row in _timed(rows):
         if row.ab_arm is not None:
             arms.setdefault(row.ab_arm.upper(), []).append(row)
+    # Combinations that an arm leaves out beside those that it has were never meant to be compared.
+    arms = {name: [row for row in of if row.status != "excluded"] or of for name, of in arms.items()}
     # What the arms differ in is what is compared; in what both have (two precisions, say) equal meets equal.
     differing = {
         field

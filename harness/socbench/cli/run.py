@@ -167,7 +167,7 @@ def run(
         raise UsageError(f"--resume {resume} runs what is missing: leave --detach and --plan-only away")
     request = RunRequest(
         targets=tuple(targets or ()),
-        suite=suite or (None if targets or resume else "quick"),
+        suite=suite or (None if targets or resume or ab else "quick"),
         devices=options.listed(device) or ("local",),
         runtimes=options.listed(runtime),
         delegates=options.listed(delegate),
