@@ -69,7 +69,7 @@ class Arm64Machine(RealSshd):
         passwd = root / "etc" / "passwd"
         passwd.write_text(f"{passwd.read_text()}sshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n")
         (root / "etc" / "group").write_text(f"{FILES['group']}nogroup:x:65534:\n")
-        (root / "home" / "pi").mkdir(parents=True)
+        (root / "home" / "pi").mkdir(parents=True, exist_ok=True)
         ssh = root / "etc" / "ssh"
         for name in ("host_key", "authorized_keys"):
             shutil.copy(self.folder / name, ssh / name)

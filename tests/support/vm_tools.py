@@ -26,8 +26,8 @@ from device_rig import Daemon, wait_for
 
 _BOOT = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_net", "virtio_console")
 _META = {"amd64": "linux-image-amd64", "arm64": "linux-image-cloud-arm64"}
-_QEMU = {
-    "amd64": ("qemu-system-x86_64", "-smp", "2", "-m", "1024"),
+_QEMU = {  # NumPy's wheels want more than QEMU's default x86 processor has
+    "amd64": ("qemu-system-x86_64", "-cpu", "max", "-smp", "2", "-m", "1024"),
     "arm64": ("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024"),
 }
 _CONSOLE = {"amd64": "ttyS0", "arm64": "ttyAMA0"}

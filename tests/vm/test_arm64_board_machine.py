@@ -47,9 +47,10 @@ def test_a_board_that_is_reset_in_a_trial_fails_that_trial_and_the_session_goes_
 
     def reset() -> None:
         end = time.monotonic() + 300
-        while not (heard.session and '"phase":"measure"' in home.journal_text(heard.session)):
+        while not heard.ended and not (heard.session and '"phase":"measure"' in home.journal_text(heard.session)):
             assert time.monotonic() < end, "nothing was measured"
             time.sleep(0.1)
+        assert not heard.ended, "a trial ended before anything was measured"
         board.reset()
         board.wait(boots=2)
 

@@ -116,7 +116,7 @@ def test_devices_of_one_serial_are_told_apart_by_the_port_that_they_are_on(
 def test_a_device_pulled_in_a_push_breaks_it_at_once_and_takes_the_file_when_it_is_back(
     plugged: UsbMachine, tmp_path: Path
 ) -> None:
-    content = os.urandom(60_000_000)
+    content = os.urandom(30_000_000)
     source = tmp_path / "source"
     source.write_bytes(content)
     transport = AdbTransport(SERIALS[PLUGGED], server=plugged.server, open_s=120)
@@ -147,13 +147,18 @@ def test_a_device_pulled_in_a_push_breaks_it_at_once_and_takes_the_file_when_it_
     transport.close()
 
 
+def _measuring(home: Home, heard: Heard) -> bool:
+    return bool(heard.session) and '"phase":"measure"' in home.journal_text(heard.session)
+
+
 def _in_the_middle(home: Home, act: Callable[[], None]) -> tuple[SessionResult, Heard, str]:
     """Run two slow trials on the plugged device, ``act`` once the first is being measured."""
     names = [home.null(name, clock="real", latency_ns=20_000_000) for name in ("one", "two")]
     heard = Heard()
 
     def when_measured() -> None:
-        until(lambda: bool(heard.session) and '"phase":"measure"' in home.journal_text(heard.session), 300)
+        until(lambda: bool(heard.ended) or _measuring(home, heard), 300)
+        assert not heard.ended, "a trial ended before anything was measured"
         act()
 
     acting = threading.Thread(target=when_measured)
