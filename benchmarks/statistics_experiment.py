@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import signal
 from socbench.analysis import compare, statistics
-from socbench.analysis.history import levels
+from socbench.analysis.history import levels as levels_of
 from socbench.analysis.verdicts import RepetitionFacts, TrialFacts, verdict
 
 Floats = npt.NDArray[np.float64]
@@ -137,7 +137,7 @@ def across(random: np.random.Generator, count: int, history: int) -> dict[str, f
         assert found is not None
         earlier = [statistics.geometric_mean(one.tolist()) for one in made[:-2]]
         enough = len(earlier) >= compare.NEEDED_HISTORY
-        found = statistics.across_sessions(found, levels(earlier)) if enough else statistics.without_history(found)
+        found = statistics.across_sessions(found, levels_of(earlier)) if enough else statistics.without_history(found)
         decisions.append(compare.decide(found, MARGIN))
     return counted(decisions)
 
