@@ -53,6 +53,7 @@ class Home:
             "SOCBENCH_CACHE": str(self.folder / "cache"),
             "SOCBENCH_CONFIG": str(self.folder / "config"),
             "SOCBENCH_FAKE_ROOT": str(self.folder / "fake"),
+            "SOCBENCH_DEVICE_ROOT": str(self.folder / "device"),
             "COLUMNS": "100",
         }
 
