@@ -181,7 +181,18 @@ def test_small_tables_print_and_say_when_there_is_nothing() -> None:
     ]
     terminal.print_models(
         console,
-        [{"model": "tiny", "task": "image_classification", "metric": "top1", "licence": "MIT", "variants": variants}],
+        [
+            {
+                "model": "tiny",
+                "task": "image_classification",
+                "metric": "top1",
+                "licence": "MIT",
+                "variants": variants,
+                "input": "224x224 RGB",
+                "parameters": 3_487_816,
+                "size_bytes": 13_971_150,
+            }
+        ],
     )
     terminal.print_doctor(
         console,
@@ -193,8 +204,10 @@ def test_small_tables_print_and_say_when_there_is_nothing() -> None:
         "18 done",
         "No sessions yet",
         "local: Plug it in.",
-        "tflite (2)",
-        "1 of 2 built",
+        "image classification",
+        "224x224 RGB",
+        "3.49 M",
+        "14.0 MB",
         "GPU (CUDA)",
         "→ Install the driver.",
     ):

@@ -188,13 +188,13 @@ def model_json(card: Card) -> dict[str, Any]:
 
 
 def input_text(card: Card) -> str:
-    """Return what a network takes, in a few words: ``224 x 224 RGB``, ``1 x 2048 int32``."""
+    """Return what a network takes, in a few words: ``224x224 RGB``, ``2048 int32``."""
     first = card.inputs[0]
     if first.preprocess is not None and first.layout is not None and len(first.shape) == 4:
         sides = first.shape[2:] if first.layout == "NCHW" else first.shape[1:3]
-        return f"{sides[0]} x {sides[1]} {first.preprocess.colour}"
-    shape = " x ".join(map(str, first.shape[1:] or first.shape))
-    return f"{shape} {first.dtype}" + (f", {len(card.inputs)} of them" if len(card.inputs) > 1 else "")
+        return f"{sides[0]}x{sides[1]} {first.preprocess.colour}"
+    shape = "x".join(map(str, first.shape[1:] or first.shape))
+    return f"{shape} {first.dtype}" + (f" x{len(card.inputs)}" if len(card.inputs) > 1 else "")
 
 
 def variant_json(variant: Variant) -> dict[str, Any]:

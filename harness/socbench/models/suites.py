@@ -13,7 +13,7 @@ from socbench.models.cards import load_card, nearest, parse_yaml
 from socbench.records import PRECISIONS, RUNTIMES, SCENARIOS, MeasuringSettings
 
 VERSIONS = "versions.yaml"
-_FOR_PEOPLE = ("title", "description", "note", "version", "left_out")
+_FOR_PEOPLE = ("title", "description", "note", "version", "left_out", "parameters", "multiply_adds")
 
 
 class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

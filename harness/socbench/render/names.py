@@ -56,7 +56,7 @@ _METRIC_TITLES: Final = {
     "map": "mAP",
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
-    "character_accuracy": "characters right",
+    "character_accuracy": "characters",
     "spearman": "Spearman",
     "keypoint_error": "keypoint error",
 }

@@ -263,32 +263,31 @@ def print_models(console: Console, models: Sequence[Json]) -> None:
     lines = []
     for model in models:
         variants = model.get("variants") or []
-        formats: dict[str, list[str]] = {}
-        for variant in variants:
-            formats.setdefault(names.plain(variant.get("format")), []).append(names.plain(variant.get("precision")))
         built = sum(variant.get("sha256") is not None for variant in variants)
         metric = model.get("metric")
         kind = metric.get("kind") if isinstance(metric, dict) else metric
-        text = ", ".join(f"{name} ({len(found)})" for name, found in formats.items())
-        ready = f"{built} of {len(variants)} built"
         parameters, size = model.get("parameters"), model.get("size_bytes")
-        task = names.plain(model.get("task") or "", 24).replace("_", " ")
         licence = model.get("licence")
         said = licence.get("weights") if isinstance(licence, dict) else licence
         lines.append(
             [
                 names.plain(model.get("model"), 32),
-                task,
+                names.plain(model.get("task") or "", 24).replace("_", " "),
                 names.plain(model.get("input") or "", 24),
-                "" if not isinstance(parameters, int) else f"{parameters / 1e6:.2f} M",
-                "" if not isinstance(size, int) else f"{size / 1e6:.1f} MB",
+                f"{parameters / 1e6:.2f} M" if isinstance(parameters, int) else "",
+                f"{size / 1e6:.1f} MB" if isinstance(size, int) else "",
                 "fidelity" if kind is None else names.metric_title(kind),
                 names.plain(said or "", 16),
-                text,
-                ready,
+                f"{built}/{len(variants)}",
             ]
         )
-    _print_table(console, ["model", "task", "input", "parameters", "fp32", "metric", "licence", "variants", ""], lines)
+    heads = ["model", "task", "input", "weights", "size", "metric", "licence", "built"]
+    for least, left_out in ((112, "built"), (96, "input")):  # `models show` says them as well
+        if console.width < least:
+            place = heads.index(left_out)
+            heads, lines = heads[:place] + heads[place + 1 :], [line[:place] + line[place + 1 :] for line in lines]
+    right = tuple(heads.index(head) for head in ("weights", "size"))
+    _print_table(console, heads, lines, right=right)
 
 
 _STATES = {"works": "green", "partial": "yellow", "emulated": "yellow", "wrong_answer": "red", "unavailable": "dim"}
