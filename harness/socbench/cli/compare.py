@@ -22,7 +22,7 @@ app, command = single_command(
         "socbench compare before after  # two sessions by their labels",
         "socbench compare latest --by runtime  # the runtimes of one session",
         "socbench compare latest  # the arms of run --ab",
-        "socbench compare before after -o compared.html  # with a picture",
+        "socbench compare before after -o c.html  # with a picture",
         "socbench compare main latest --fail-above 5% --junit gate.xml",
     )
 )
