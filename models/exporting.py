@@ -77,7 +77,8 @@ def write_onnx(
 ) -> None:
     """Write ``network`` as ONNX: one file, ``inputs`` to ``output``, without the exporter's notes.
 
-    ``shape`` is that of the one float input, or the example inputs themselves. The notes are stack traces: they hold paths of the machine that ran it and double the size of a small model.
+    ``shape`` is that of the one float input, or the example inputs themselves. The notes are stack traces: they hold
+    paths of the machine that ran it and double the size of a small model.
     """
     program = torch.onnx.export(
         network,

@@ -41,7 +41,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Run the layer; ``hidden`` is very negative where there is no token."""
         q, k, v = (
-            part(x).view(1, LENGTH, HEADS, WIDTH // HEADS).transpose(1, 2) for part in (self.query, self.key, self.value)
+            part(x).view(1, LENGTH, HEADS, WIDTH // HEADS).transpose(1, 2)
+            for part in (self.query, self.key, self.value)
         )
         weights = torch.softmax(q @ k.transpose(2, 3) / (WIDTH // HEADS) ** 0.5 + hidden, -1)
         mixed = (weights @ v).transpose(1, 2).reshape(1, LENGTH, WIDTH)

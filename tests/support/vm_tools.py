@@ -148,7 +148,7 @@ def disk(root: Path, target: Path, megabytes: int = 1000) -> None:
 class Machine:
     """A virtual machine in software (TCG). ``forward``: ports of the machine, each gets one on the host's loopback.
 
-    ``control`` runs a command line in it as root, through a serial port that /test-init reads.
+    ``control`` runs a command line in it as root, through a console of its own that /test-init reads.
     """
 
     def __init__(self, folder: Path, architecture: str, disk: Path, initrd: Path, forward: Mapping[int, int]) -> None:
@@ -175,7 +175,7 @@ class Machine:
         ]
         argv += ["-netdev", f"user,id=net,restrict=on,{passed}", "-device", "virtio-net-pci,netdev=net,romfile="]
         argv += ["-chardev", f"socket,id=control,path={self._control},server=on,wait=off"]
-        argv += ["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=control,name=control"]
+        argv += ["-device", "virtio-serial-pci", "-device", "virtconsole,chardev=control"]
         argv += ["-monitor", f"unix:{self._monitor},server=on,wait=off", "-serial", f"file:{self.log}"]
         self.daemon = Daemon(argv, {"PATH": os.environ["PATH"], "TMPDIR": str(folder)}, folder / "qemu.log")
         wait_for(self._monitor.exists, f"QEMU ({folder / 'qemu.log'})")

@@ -132,7 +132,9 @@ def test_missing_files_folders_and_unknown_endings_are_named(files: Path, tmp_pa
     with pytest.raises(ModelError, match=r"m\.tflit is no model file that socbench knows; did you mean \.tflite\?"):
         inspect_file(tmp_path / "m.tflit")
     (tmp_path / "m.pt").write_bytes(b"x")
-    with pytest.raises(ModelError, match=r"a model file ends in \.tflite, \.onnx, \.xml, \.param, \.mnn, \.pte, \.null\.json"):
+    with pytest.raises(
+        ModelError, match=r"a model file ends in \.tflite, \.onnx, \.xml, \.param, \.mnn, \.pte, \.null\.json"
+    ):
         inspect_file(tmp_path / "m.pt")
 
 

@@ -46,7 +46,7 @@ def test_a_board_that_is_reset_in_a_trial_fails_that_trial_and_the_session_goes_
     heard = Heard()
 
     def reset() -> None:
-        end = time.monotonic() + 300
+        end = time.monotonic() + 600
         while not heard.ended and not (heard.session and '"phase":"measure"' in home.journal_text(heard.session)):
             assert time.monotonic() < end, "nothing was measured"
             time.sleep(0.1)

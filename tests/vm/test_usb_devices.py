@@ -157,7 +157,7 @@ def _in_the_middle(home: Home, act: Callable[[], None]) -> tuple[SessionResult, 
     heard = Heard()
 
     def when_measured() -> None:
-        until(lambda: bool(heard.ended) or _measuring(home, heard), 300)
+        until(lambda: bool(heard.ended) or _measuring(home, heard), 600)
         assert not heard.ended, "a trial ended before anything was measured"
         act()
 

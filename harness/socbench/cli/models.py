@@ -281,7 +281,7 @@ def _print_card(card: Card) -> None:
 
 
 def _facts_lines(card: Card) -> list[str]:
-    """Return parameters, multiply-adds and operations: of the reference file where it is here, else as the card says."""
+    """Return parameters, multiply-adds and operations: of the reference file if it is here, else as the card says."""
     from socbench.models.facts import model_facts
     from socbench.models.sources import own_file_there
 

@@ -84,7 +84,7 @@ def sustained(
         typer.Option(
             metavar="C",
             parser=celsius,
-            help="Stop at this many degrees Celsius: of skin or battery where they are told, else of the hottest sensor.",
+            help="Stop at this many degrees Celsius: of skin or battery if they are told, else of the hottest sensor.",
             show_default=False,
         ),
     ] = None,

@@ -25,7 +25,14 @@ from socbench.records import Device, Variant
 Progress = Callable[[str], None]
 """Told one sentence at the start of every step that takes time."""
 
-ENDINGS = {"onnx": ".onnx", "tflite": ".tflite", "openvino": ".xml", "ncnn": ".param", "mnn": ".mnn", "executorch": ".pte"}
+ENDINGS = {
+    "onnx": ".onnx",
+    "tflite": ".tflite",
+    "openvino": ".xml",
+    "ncnn": ".param",
+    "mnn": ".mnn",
+    "executorch": ".pte",
+}
 REDUCED = "reduced"
 _SATURATING = ("onnx", "openvino")
 _X86 = ("x86_64", "amd64", "i686", "i386", "x86")
