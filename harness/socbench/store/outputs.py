@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from socbench.analysis import accuracy as metrics
@@ -48,7 +48,7 @@ class Outputs:
         for (name, repetition, stage), tensors in self._groups.items():
             if name == trial["trial"] and stage in ("before", "after") and repetition in repetitions:
                 specs = _specs(repetitions[repetition].get("outputs"))
-                one = self._compare(tensors, specs, reference, tolerance)
+                one = self._compare(tensors, specs, reference, tolerance, trial["model"])
                 if one is not None:
                     found.append(one)
         return fidelity.worst(found)
@@ -61,7 +61,7 @@ class Outputs:
         for number in sorted(repetitions):
             tensors = self._groups.get((trial["trial"], number, "dataset"))
             if tensors:
-                loaded = self._load(tensors, _specs(repetitions[number].get("outputs")))
+                loaded = self._load(tensors, _specs(repetitions[number].get("outputs")), self._declared(trial["model"]))
                 try:
                     return None if loaded is None else metrics.accuracy(loaded, truth, self._targets(trial, truth))
                 except ValueError:
@@ -84,22 +84,33 @@ class Outputs:
         return next((guess for guess in guesses if (guess, 0, "reference") in self._groups), None)
 
     def _compare(
-        self, tensors: list[Json], specs: list[Json], reference: str, tolerance: Mapping[str, float] | None
+        self,
+        tensors: list[Json],
+        specs: list[Json],
+        reference: str,
+        tolerance: Mapping[str, float] | None,
+        model: str,
     ) -> Fidelity | None:
         key = (tuple(tensor["sha256"] for tensor in tensors), json.dumps(specs), reference, json.dumps(tolerance))
         if key not in self._compared:
-            self._compared[key] = self._compare_now(tensors, specs, reference, tolerance)
+            self._compared[key] = self._compare_now(tensors, specs, reference, tolerance, model)
         return self._compared[key]
 
     def _compare_now(
-        self, tensors: list[Json], specs: list[Json], reference: str, tolerance: Mapping[str, float] | None
+        self,
+        tensors: list[Json],
+        specs: list[Json],
+        reference: str,
+        tolerance: Mapping[str, float] | None,
+        model: str,
     ) -> Fidelity | None:
         if reference not in self._references:
             rows = self._groups[(reference, 0, "reference")]
             values = self._load(rows, [])
             names = [row["name"] for row in rows]
             self._references[reference] = None if values is None else (names, values, rows[0]["count"])
-        expected, measured = self._references[reference], self._load(tensors, specs)
+        expected = self._references[reference]
+        measured = self._load(tensors, specs, self._declared(model))
         if expected is None or measured is None:
             return None
         names, values, _ = expected
@@ -110,8 +121,16 @@ class Outputs:
         named = "self" if len(suffix) == _SHA256_LENGTH else "reference"
         return fidelity.compare_outputs(measured, values, tensors[0]["count"] or 1, tolerance, named)
 
-    def _load(self, tensors: list[Json], specs: list[Json]) -> list[Tensor] | None:
-        """Return output tensors as real numbers; ``None`` when the bytes of one are not there or do not fit."""
+    def _declared(self, model: str) -> list[Json]:
+        """Return the outputs that the model's card declares."""
+        outputs = (self._document.get("models", {}).get(model) or {}).get("outputs")
+        return [item for item in outputs if isinstance(item, dict)] if isinstance(outputs, list) else []
+
+    def _load(self, tensors: list[Json], specs: list[Json], declared: Sequence[Json] = ()) -> list[Tensor] | None:
+        """Return output tensors as real numbers; ``None`` when the bytes of one are not there or do not fit.
+
+        One that has its channels last where its card has them first is turned round.
+        """
         loaded = []
         for place, tensor in enumerate(tensors):
             spec = next((one for one in specs if one.get("name") == tensor["name"]), None)
@@ -124,14 +143,15 @@ class Outputs:
             scale, zero_point = spec.get("scale"), spec.get("zero_point")
             numbers = isinstance(scale, int | float) and not isinstance(scale, bool)
             try:
-                loaded.append(
-                    fidelity.real_values(
-                        data,
-                        str(tensor["dtype"]),
-                        float(scale) if numbers and scale else None,
-                        zero_point if isinstance(zero_point, int) else None,
-                    )
+                values = fidelity.real_values(
+                    data,
+                    str(tensor["dtype"]),
+                    float(scale) if numbers and scale else None,
+                    zero_point if isinstance(zero_point, int) else None,
                 )
+                card = next((one for one in declared if one.get("name") == tensor["name"]), None)
+                card = card or (declared[place] if place < len(declared) else {})
+                loaded.append(_channels_first(values, tensor["shape"], card))
             except ValueError:
                 return None
         return loaded
@@ -140,6 +160,17 @@ class Outputs:
         query = "SELECT data FROM outputs WHERE session = ? AND sha256 = ? AND data IS NOT NULL LIMIT 1"
         rows = self._database.rows(query, [self._session, sha256])
         return bytes(rows[0]["data"]) if rows else None
+
+
+def _channels_first(values: Tensor, shape: Sequence[int] | None, declared: Json) -> Tensor:
+    """Return elements of outputs of ``shape`` in the card's order; unchanged where it is that, or another thing."""
+    wanted, given = declared.get("shape"), list(shape or ())
+    if declared.get("layout") != "NCHW" or not isinstance(wanted, list) or len(given) != 4 or len(wanted) != 4:
+        return values
+    if given[1:] == wanted[1:] or given[1:] != [*wanted[2:], wanted[1]] or 0 in given:
+        return values
+    turned: Tensor = values.reshape(-1, *given[1:]).transpose(0, 3, 1, 2).ravel()
+    return turned
 
 
 def _specs(text: str | None) -> list[Json]:
