@@ -39,8 +39,8 @@ def test_the_list_is_a_table_to_choose_from(home: Path) -> None:
     assert done.returncode == 0
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert lines["model"].split() == ["model", "task", "input", "weights", "size", "metric", "licence"]
-    words = "text recognition 48x320 BGR 2.69 M 10.9 MB characters Apache-2.0"
-    assert lines["ppocr_v4_rec"].split()[1:11] == words.split()
+    for word in ("48x320 BGR", "2.69 M", "10.9 MB", "characters", "Apache-2.0"):
+        assert word in lines["ppocr_v4_rec"]
     assert "fidelity" in lines["modnet"]
     listed = json.loads(socbench(home, "list", "--json").stdout)
     one = next(item for item in listed if item["model"] == "minilm_l6_v2")
