@@ -16,7 +16,7 @@ app, command = command_group(
     "List and install runtimes and the environments that they need.",
     default="list",
     epilog=examples(
-        "socbench runtimes  # what is installed, what could be",
+        "socbench runtimes  # what is there, what could be",
         "socbench runtimes install ncnn",
         "socbench runtimes install all  # every environment that is not huge",
         "socbench runtimes remove executorch",
