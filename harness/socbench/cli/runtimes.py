@@ -18,7 +18,7 @@ app, command = command_group(
     epilog=examples(
         "socbench runtimes  # what is there, what could be",
         "socbench runtimes install ncnn",
-        "socbench runtimes install all  # every environment that is not huge",
+        "socbench runtimes install all  # all but the huge ones",
         "socbench runtimes remove executorch",
         "socbench runtimes fetch android-arm64  # the vendors' libraries for the native agent on a phone",
     ),
