@@ -20,7 +20,7 @@ app, command = command_group(
         "socbench runtimes install ncnn",
         "socbench runtimes install all  # all but the huge ones",
         "socbench runtimes remove executorch",
-        "socbench runtimes fetch android-arm64  # the vendors' libraries for the native agent on a phone",
+        "socbench runtimes fetch android-arm64  # libraries for a phone",
     ),
 )
 
