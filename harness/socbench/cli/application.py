@@ -144,6 +144,8 @@ def examples(*lines: str) -> str:
     """
     parts = [line.partition("  # ") for line in lines]
     column = max((len(command) for command, mark, _ in parts if mark), default=0)
+    if any(mark and column + len(comment) > 70 for _, mark, comment in parts):
+        column = 0  # a terminal of 80 columns would cut them off
     shown = [f"  {command:<{column}}  # {comment}" if mark else f"  {command}" for command, mark, comment in parts]
     return "\b\nExamples:\n" + "\n".join(shown)
 

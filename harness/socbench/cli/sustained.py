@@ -16,8 +16,8 @@ app, command = single_command(
     epilog=examples(
         "socbench sustained resnet8  # half an hour on this machine",
         "socbench sustained my.tflite -d adb:SERIAL --duration 10m --max-temp 45",
-        "socbench sustained resnet8 -d board --rate 30  # does it hold 30 a second?",
-        "socbench sustained resnet8 -d fake:phone-1,fake:phone-2  # simulated phones",
+        "socbench sustained resnet8 -d board --rate 30  # does it hold that?",
+        "socbench sustained resnet8 -d fake:phone-1  # a simulated phone",
     )
 )
 
