@@ -34,6 +34,7 @@ class Accuracy:
     """An accuracy over ``count`` items with its interval.
 
     ``scores`` has what the metric keeps of each item, in the data set's order: one number for shares and means.
+    ``resampled`` has the metric over resampled items, the same ones for every accuracy of as many items.
     """
 
     metric: str
@@ -42,6 +43,7 @@ class Accuracy:
     high: float
     count: int
     scores: npt.NDArray[Any]
+    resampled: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,14 @@ def accuracy(outputs: Sequence[Scores], truth: Json, targets: Any = None) -> Acc
     if not len(stats):
         raise ValueError("the truth has no items")
     value = metric.total(stats)
-    low, high = _interval(name, metric, stats)
+    if metric.share:
+        low, high = wilson(float(np.sum(stats)), len(stats))
+    elif metric.total is mean:
+        _, half = _student(stats)
+        low, high = value - half, value + half
+    else:
+        totals = _resampled(name, metric, stats)
+        return Accuracy(name, value, *_percentiles(totals), len(stats), stats, totals)
     return Accuracy(name, value, low, high, len(stats), stats)
 
 
@@ -92,16 +101,6 @@ def _decoded(outputs: Sequence[Scores], truth: Json) -> Sequence[Scores]:
     return DECODERS[decode](outputs, int(truth["count"]), truth)
 
 
-def _interval(name: str, metric: Metric, stats: npt.NDArray[Any]) -> tuple[float, float]:
-    if metric.share:
-        return wilson(float(np.sum(stats)), len(stats))
-    if metric.total is mean:
-        value, half = _student(stats)
-        return value - half, value + half
-    totals = _resampled(name, metric, [stats])[0]
-    return _percentiles(totals)
-
-
 def _student(values: npt.NDArray[Any], confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the mean of values and half of its interval by Student's t."""
     from scipy import special
@@ -112,15 +111,11 @@ def _student(values: npt.NDArray[Any], confidence: float = CONFIDENCE) -> tuple[
     return float(np.mean(values)), float(special.stdtrit(len(values) - 1, 0.5 + confidence / 2)) * spread
 
 
-def _resampled(name: str, metric: Metric, sets: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[np.float64]]:
-    """Return the metric of each set over the same resampled items."""
+def _resampled(name: str, metric: Metric, stats: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the metric over resampled items. The seed is always the same, and so are the items for one count."""
     random = np.random.Generator(np.random.PCG64(_SEED))
     number = _COSTLY_RESAMPLES if name in _COSTLY else RESAMPLES
-    totals = np.empty((len(sets), number))
-    for place in range(number):
-        chosen = random.integers(0, len(sets[0]), len(sets[0]))
-        totals[:, place] = [metric.total(one[chosen]) for one in sets]
-    return list(totals)
+    return np.array([metric.total(stats[random.integers(0, len(stats), len(stats))]) for _ in range(number)])
 
 
 def _percentiles(totals: npt.NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -180,8 +175,9 @@ def _difference(base: Accuracy, other: Accuracy, metric: Metric) -> Difference:
     if metric.total is mean:
         _, half = _student(other.scores - base.scores)
         return Difference(value, value - half, value + half)
-    first, second = _resampled(base.metric, metric, [base.scores, other.scores])
-    return Difference(value, *_percentiles(second - first))
+    if base.resampled is None or other.resampled is None:
+        return Difference(value, -math.inf, math.inf)
+    return Difference(value, *_percentiles(other.resampled - base.resampled))
 
 
 def _added(one: float, two: float, phi: float) -> float:
