@@ -49,6 +49,24 @@ def test_a_loss_that_the_labelled_inputs_cannot_show_is_said_to_be_unclear() -> 
     assert "too few to tell that from none" in _answer(_row("litert", "fp16", 3.1), row)
 
 
+def test_a_decibel_is_no_point_and_a_twentieth_of_one_is_kept() -> None:
+    kept = _row("openvino", "int8", 1.2, accuracy_metric="psnr", accuracy=28.95, accuracy_delta=-0.05)
+    lost = _row("openvino", "int8", 1.2, accuracy_metric="psnr", accuracy_delta=-2.0, accuracy_delta_high=-1.5)
+    assert (ranking.accuracy_state(kept), ranking.accuracy_state(lost)) == ("keeps", "loses")
+    other = _row("litert", "fp16", 3.1, accuracy_metric="psnr", accuracy=29.0, accuracy_delta=0.0)
+    assert "which loses 2.00 dB of PSNR." in _answer(other, lost)
+
+
+def test_where_the_metric_is_an_error_more_of_it_is_the_loss() -> None:
+    def error(delta: float, low: float = -1.0) -> TrialRow:
+        return _row(
+            "litert", "int8", 1.2, accuracy_metric="keypoint_error", accuracy_delta=delta, accuracy_delta_low=low
+        )
+
+    worse, better, unclear = error(0.05, low=0.02), error(-0.05), error(0.05, low=-0.01)
+    assert [ranking.accuracy_state(row) for row in (worse, better, unclear)] == ["loses", "keeps", "unclear"]
+
+
 def test_a_tie_is_said_as_a_tie() -> None:
     said = _answer(_row("openvino", "fp32", 7.40, 0.02), _row("onnxruntime", "fp32", 7.42, 0.02))
     assert "It can't be told apart from ONNX Runtime on the CPU at fp32: their ratio is 0.96 to 1.05." in said

@@ -56,6 +56,7 @@ def call(task: str, arguments: dict[str, Any], *, what: str, deadline_s: float =
     tool that does not come to an end.
     """
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment["ORT_DISABLE_TELEMETRY"] = "1"
     environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     key = (task, json.dumps([_argv(task), sorted(environment.items())]))
     child = _taken(key)

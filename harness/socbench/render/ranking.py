@@ -13,9 +13,6 @@ from socbench.render import names
 AccuracyState = Literal["keeps", "loses", "unclear", "unknown"]
 Group = Literal["trusted", "loses", "suspect", "void", "absent"]
 
-TOLERATED_LOSS: Final = 0.01
-"""A row keeps its accuracy if it lost at most this much: one point, as MLPerf's 99 % targets allow for."""
-
 GROUP_TITLES: Final[dict[str, str]] = {
     "trusted": "",
     "loses": "Loses accuracy, or the labelled inputs are too few to tell",
@@ -68,16 +65,20 @@ def is_trusted(row: TrialRow) -> bool:
 def accuracy_state(row: TrialRow) -> AccuracyState:
     """Whether the row keeps the reference's accuracy, loses some, or the labelled data are too few to tell.
 
-    A loss of at most ``TOLERATED_LOSS`` keeps it. A larger one is a loss unless the interval of the difference
-    reaches zero. Without labelled data it is unknown.
+    A loss of at most the metric's ``tolerated_loss`` keeps it. A larger one is a loss unless the interval of the
+    difference reaches zero. Where a metric is an error, more of it is the loss. Without labelled data it is unknown.
     """
+    from socbench.analysis import metrics
+
     if row.accuracy_delta is None or not math.isfinite(row.accuracy_delta):
         return "unknown"
-    if row.accuracy_delta >= -TOLERATED_LOSS - 1e-12:
+    metric = metrics.METRICS.get(row.accuracy_metric or "", metrics.METRICS["top1"])
+    gain, best = row.accuracy_delta, row.accuracy_delta_high
+    if metric.lower_is_better:
+        gain, best = -gain, None if row.accuracy_delta_low is None else -row.accuracy_delta_low
+    if gain >= -metric.tolerated_loss - 1e-12:
         return "keeps"
-    if row.accuracy_delta_high is not None and row.accuracy_delta_high >= 0:
-        return "unclear"
-    return "loses"
+    return "unclear" if best is not None and best >= 0 else "loses"
 
 
 def group_of(row: TrialRow) -> Group:

@@ -248,13 +248,24 @@ def _tie_sentence(who: Who, best: TrialRow, ties: Sequence[TrialRow]) -> str:
 
 
 def _loss(row: TrialRow) -> str:
-    delta = row.accuracy_delta or 0.0
-    lost = numbers.points(abs(delta), signed=False)
+    from socbench.analysis import metrics
+
+    metric = metrics.METRICS.get(row.accuracy_metric or "", metrics.METRICS["top1"])
+
+    def said(change: float, *, signed: bool = True) -> str:
+        if metric.unit is None:
+            return numbers.points(change, signed=signed)
+        return numbers.fixed(change, 2, signed=signed)
+
+    delta, unit = row.accuracy_delta or 0.0, metric.unit or "points"
+    verb = ("gained", "gains") if metric.lower_is_better else ("lost", "loses")
     inputs = f"{row.accuracy_count:,} labelled inputs" if row.accuracy_count else "the labelled inputs"
     if ranking.accuracy_state(row) == "unclear" and row.accuracy_delta_low is not None:
-        low, high = numbers.points(row.accuracy_delta_low), numbers.points(row.accuracy_delta_high or 0.0)
-        return f"which lost {lost} points, and {inputs} are too few to tell that from none ({low} to {high})"
-    return f"which loses {lost} points of {names.metric_title(row.accuracy_metric)}"
+        low, high = said(row.accuracy_delta_low), said(row.accuracy_delta_high or 0.0)
+        lost = f"{verb[0]} {said(abs(delta), signed=False)} {unit}"
+        return f"which {lost}, and {inputs} are too few to tell that from none ({low} to {high})"
+    title = names.metric_title(row.accuracy_metric).removesuffix(f" ({unit})")
+    return f"which {verb[1]} {said(abs(delta), signed=False)} {unit} of {title}"
 
 
 def _faster_still(who: Who, trusted: Sequence[TrialRow]) -> list[str]:
