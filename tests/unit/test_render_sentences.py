@@ -59,7 +59,8 @@ def test_a_decibel_is_no_point_and_a_twentieth_of_one_is_kept() -> None:
 
 def test_where_the_metric_is_an_error_more_of_it_is_the_loss() -> None:
     def error(delta: float, low: float = -1.0) -> TrialRow:
-        return _row(
+        changes = {"accuracy_metric": "keypoint_error", "accuracy_delta": delta, "accuracy_delta_low": low}
+        return _row("litert", "int8", 1.2, **changes)
             "litert", "int8", 1.2, accuracy_metric="keypoint_error", accuracy_delta=delta, accuracy_delta_low=low
         )
 
