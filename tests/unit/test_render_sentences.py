@@ -61,8 +61,6 @@ def test_where_the_metric_is_an_error_more_of_it_is_the_loss() -> None:
     def error(delta: float, low: float = -1.0) -> TrialRow:
         changes = {"accuracy_metric": "keypoint_error", "accuracy_delta": delta, "accuracy_delta_low": low}
         return _row("litert", "int8", 1.2, **changes)
-            "litert", "int8", 1.2, accuracy_metric="keypoint_error", accuracy_delta=delta, accuracy_delta_low=low
-        )
 
     worse, better, unclear = error(0.05, low=0.02), error(-0.05), error(0.05, low=-0.01)
     assert [ranking.accuracy_state(row) for row in (worse, better, unclear)] == ["loses", "keeps", "unclear"]
