@@ -68,7 +68,8 @@ native: $(NATIVE)/build/.stamp ## cross-compile the native agent for six targets
 
 test: $(STAMP).dev check native ## every check and every test that this kind of machine can run
 	@PYTHON=$(BIN)/python tests/system-packages
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --timeout 400 -m "not runtimes and not gpu and not vm"
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --timeout 400 -m "not runtimes and not gpu and not vm and not alone"
+	@$(BIN)/python -m pytest -q --timeout 400 -m alone
 
 wheel: $(STAMP).dev native ## build dist/socbench-VERSION-py3-none-any.whl
 	@rm -rf dist && $(BIN)/python -m build --wheel --outdir dist . >/dev/null && ls -l dist

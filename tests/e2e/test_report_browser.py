@@ -165,7 +165,8 @@ def test_labels_of_the_scatter_do_not_cover_each_other(
     chromium.open(reports["quick"][1])
     overlaps = chromium.evaluate("""
       (() => {
-        const svg = document.querySelector('figure svg');
+        const scatter = f => f.textContent.includes('best accuracy within a latency');
+        const svg = [...document.querySelectorAll('figure')].find(scatter).querySelector('svg');
         const boxes = [...svg.querySelectorAll('text')].filter(t => /fp|int/.test(t.textContent))
           .map(t => [t.getBoundingClientRect(), t.textContent]);
         const found = [];

@@ -113,7 +113,10 @@ def test_a_run_that_is_stopped_is_kept_and_analysed(home: Home) -> None:
         assert time.monotonic() < until, "it did not measure"
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     (row,) = json.loads(out)
     assert (row["status"], row["complete"], row["ended"]) == ("interrupted", False, "stopped")
@@ -134,6 +137,7 @@ def real_runs() -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_another_process_on_the_core_is_found_dated_and_named(home: Home) -> None:
     """For real: two busy loops on the core of the repetition; it then gets a third of it."""
     found = real_runs().run(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 
 import pytest
-from session_home import Heard, Home, processes_of, wait_until
+from session_home import Heard, Home, end, processes_of, wait_until
 from socbench.errors import FailedError, UsageError
 from socbench.store.reader import read_document
 
@@ -66,19 +65,13 @@ def test_a_detached_run_has_its_device_and_another_waits_for_it_or_is_refused(ho
 
 
 def test_ctrl_c_while_collecting_leaves_the_run_alone(home: Home) -> None:
-    result = home.run(home.null("slow", **SLOW), devices=("fake:one",), repeat=3, min_time_s=0.8, detach=True)
-    heard = Heard()
-
-    def interrupt() -> None:
-        wait_until(lambda: any(state.phase == "measure" for state in heard.updates))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    stopped = home.collect(result.session, heard=heard)
-    thread.join()
-    assert (stopped.status, stopped.exit_code) == ("running", 130)
-    assert "is still being measured" in heard.messages[-1]
+    result = home.run(home.null("slow", **SLOW), devices=("fake:one",), repeat=3, min_time_s=2, detach=True)
+    collecting = home.start_command("collect", result.session)
+    wait_until(lambda: '"phase":"import"' in home.journal_text(result.session))
+    code, _, err = end(collecting, signal.SIGINT)
+    assert code == 130
+    assert "is still being measured" in err
+    assert home.document(result.session)["status"] == "running"
     assert processes_of(home) != []
     assert home.collect(result.session).status == "complete"
     assert _states(home, result.session) == [(1, "done"), (2, "done"), (3, "done")]

@@ -83,10 +83,13 @@ class Home:
 
     def start(self, *targets: str, options: tuple[str, ...] = ("--repeat", "3")) -> subprocess.Popen[str]:
         """Start ``socbench run`` as a process of its own."""
-        command = [sys.executable, "-m", "socbench", "run", *targets, "--store", str(self.store)]
-        command += ["--min-time", "0.001", "--min-count", "5", "--allow-emulated", *options]
+        quick = ("--min-time", "0.001", "--min-count", "5", "--allow-emulated")
+        return self.start_command("run", *targets, *quick, *options)
+
+    def start_command(self, *words: str) -> subprocess.Popen[str]:
+        """Start ``socbench`` with ``words`` on this home's store."""
         return subprocess.Popen(
-            command,
+            [sys.executable, "-m", "socbench", *words, "--store", str(self.store)],
             env={**os.environ, **self.environment, "PYTHONPATH": str(ROOT / "harness")},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
