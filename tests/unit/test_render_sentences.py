@@ -36,6 +36,12 @@ def test_the_fastest_that_keeps_its_accuracy_is_named_with_its_lead() -> None:
     assert "(LiteRT, 7.40 ms)" in said
 
 
+def test_an_fp32_row_keeps_what_the_others_are_measured_against() -> None:
+    reference = _row("litert", "fp32", 3.1, accuracy=0.9, accuracy_delta=None)
+    said = _answer(reference, _row("openvino", "int8", 7.4, accuracy_delta=0.0))
+    assert said.startswith("Fastest that keeps its accuracy: LiteRT on the CPU at fp32")
+
+
 def test_a_faster_row_that_loses_accuracy_is_said_to_lose_it() -> None:
     lossy = _row("openvino", "int8", 1.2, accuracy_delta=-0.018, accuracy_delta_low=-0.03, accuracy_delta_high=-0.006)
     said = _answer(_row("litert", "fp16", 3.1), lossy)

@@ -127,7 +127,7 @@ def _label_panel(
 ) -> None:
     order = [*best, *(row for row in rows if row not in best)][: max(16, len(best))]
     points = [((row.latency_p50_ns or 0) / ctx.time.factor, factor * (row.accuracy or 0), figure_base.short_name(row)
-               + ("" if ranking.is_trusted(row) else " (suspect)")) for row in order]  # fmt: skip
+               + ("" if not best or ranking.is_trusted(row) else " (suspect)")) for row in order]  # fmt: skip
     others = [((row.latency_p50_ns or 0) / ctx.time.factor, factor * (row.accuracy or 0)) for row in rows]
     for first, second in pairwise(best):
         corner = ((second.latency_p50_ns or 0) / ctx.time.factor, factor * (first.accuracy or 0))

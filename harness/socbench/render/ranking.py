@@ -67,9 +67,13 @@ def accuracy_state(row: TrialRow) -> AccuracyState:
 
     A loss of at most the metric's ``tolerated_loss`` keeps it. A larger one is a loss unless the interval of the
     difference reaches zero. Where a metric is an error, more of it is the loss. Without labelled data it is unknown.
+    An fp32 row without a difference is the one that the others' differences are taken from (its answers are held to
+    the reference by fidelity).
     """
     from socbench.analysis import metrics
 
+    if row.accuracy_delta is None and row.accuracy is not None and row.precision == "fp32":
+        return "keeps"
     if row.accuracy_delta is None or not math.isfinite(row.accuracy_delta):
         return "unknown"
     metric = metrics.METRICS.get(row.accuracy_metric or "", metrics.METRICS["top1"])
