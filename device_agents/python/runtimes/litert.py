@@ -3,8 +3,8 @@
 CPU kernels and external delegates run through its Interpreter, GPUs and NPUs through its CompiledModel
 (``parts/litert_compiled.py``).
 
-Delegation is counted on the graph: delegate kernels appear behind the original nodes when tensors are allocated, and
-the nodes between a kernel's inputs and outputs are the ones that it took over.
+Delegation is counted on the graph: delegate kernels stand behind the original nodes once tensors are allocated, and the
+nodes between a kernel's inputs and outputs are the ones that it took over.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ RESOLVERS = {
     "cpu:reference": "BUILTIN_REF",
 }
 HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL", "CONV_3D")
+KERNEL = "DELEGATE"
+"""What LiteRT calls the nodes that a delegate puts behind the model's own, whatever the delegate calls itself."""
 FIX = "pip install ai-edge-litert (or tflite-runtime with numpy below 2)"
 
 
@@ -77,7 +79,6 @@ class LitertSession(Session):  # type: ignore[misc]
         self.trial = trial
         before = thread_count()
         self.interpreter = _create(module, model, trial)
-        self.original = _node_count(self.interpreter)
         self.inputs = [_spec(detail) for detail in self.interpreter.get_input_details()]
         self.names = _signature_names(self.interpreter)
         self._resize(trial)
@@ -118,12 +119,13 @@ class LitertSession(Session):  # type: ignore[misc]
     def describe(self) -> Json:
         """Return the counted delegation, and the precision by the types that the heavy nodes work on."""
         nodes = self.interpreter._get_ops_details()
-        covered, partitions = delegated_nodes(nodes, self.original)
+        original = sum(node["op_name"] != KERNEL for node in nodes)
+        covered, partitions = delegated_nodes(nodes, original)
         wants = self.trial["delegate"] == "cpu:xnnpack" or external_library(self.trial["delegate"]) is not None
-        mine = len(covered) if wants else self.original - len(covered)
-        delegation = "full" if mine == self.original else "partial" if mine else "fell_back"
-        precision, macs = executed_precision(nodes[: self.original], self.interpreter.get_tensor_details())
-        rest = sorted({node["op_name"] for node in nodes[: self.original] if node["index"] not in covered})
+        mine = len(covered) if wants else original - len(covered)
+        delegation = "full" if mine == original else "partial" if mine else "fell_back"
+        precision, macs = executed_precision(nodes[:original], self.interpreter.get_tensor_details())
+        rest = sorted({node["op_name"] for node in nodes[:original] if node["index"] not in covered})
         return {
             "runtime_version": self.version,
             "compile_ns": self.compile_ns,
@@ -132,7 +134,7 @@ class LitertSession(Session):  # type: ignore[misc]
             "emulated": False,
             "delegation": delegation,
             "delegation_evidence": "counted",
-            "nodes_total": self.original,
+            "nodes_total": original,
             "nodes_delegated": mine,
             "partitions": partitions if wants else 1,
             "precision_effective": precision,
@@ -193,11 +195,6 @@ def _problem(error: Exception, model: str, resized: bool) -> RuntimeProblem:
     if resized:
         return RuntimeProblem("shape_mismatch", f"{name} cannot take the shapes asked for: {text}")
     return RuntimeProblem("model_invalid", f"{name} is not a model that LiteRT can load: {text}")
-
-
-def _node_count(interpreter: Any) -> int:
-    raw = getattr(interpreter, "_interpreter", None)
-    return raw.NumNodes() if hasattr(raw, "NumNodes") else len(interpreter._get_ops_details())
 
 
 def _signature_names(interpreter: Any) -> Dict[str, str]:
