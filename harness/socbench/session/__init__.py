@@ -2,7 +2,8 @@
 
 from socbench.session.progress import DeviceProgress, LogProgress, Progress, SilentProgress
 from socbench.session.requests import store_option
-from socbench.session.run import SessionResult, plan_session, resume_session, run_session
+from socbench.session.ending import SessionResult
+from socbench.session.run import plan_session, resume_session, run_session
 
 __all__ = [
     "DeviceProgress",

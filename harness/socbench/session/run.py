@@ -14,17 +14,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from socbench.devices.cores import resolve_cores
-from socbench.errors import ChannelError, Interrupted, StoreError, UsageError
+from socbench.errors import Interrupted, StoreError, UsageError
 from socbench.models.suites import Suite
 from socbench.plan import DeviceAbilities, ModelChoice, RunRequest, expand, runtimes_needed
 from socbench.records import Json, Plan
 from socbench.session.devices import OpenDevice, open_devices
+from socbench.session.ending import SessionResult, finish
 from socbench.session.models import Gathered, Gatherer, build_missing, choose_models
 from socbench.session.progress import Progress
 from socbench.session.requests import nothing_measured, settle, store_option
@@ -33,20 +34,9 @@ from socbench.session.state import LockedProgress, SessionState
 from socbench.session.sustained import check_store_room
 from socbench.session.worker import COLLECT, DETACH, RUN, DeviceWorker
 from socbench.store.writer import SessionWriter, now
-from socbench.transports.base import Deadline
 
 _LEAST_FREE_BYTES: Final = 64 * 1024 * 1024
 _ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"
-
-
-@dataclass(frozen=True)
-class SessionResult:
-    """How a session ended. ``status`` is session.json's; ``exit_code`` is the command's (0, 1 or 130)."""
-
-    session: str
-    status: str
-    exit_code: int
-    folder: Path
 
 
 def run_session(request: RunRequest, *, store: Path, progress: Progress) -> SessionResult:
@@ -312,7 +302,7 @@ def _detach(state: SessionState, devices: list[OpenDevice]) -> SessionResult:
     workers = [DeviceWorker(state, device, DETACH) for device in devices]
     _work(state, workers)
     if state.stop.is_set() or not any(worker.started for worker in workers):
-        return _finish(state, devices, workers)
+        return finish(state, devices, workers)
     state.writer.update(detached=True)
     told = f"session {state.session} goes on by itself on {', '.join(w.address for w in workers if w.started)}"
     option = store_option(state.request.argv, state.writer.folder.parents[1])
@@ -329,7 +319,7 @@ def _run(state: SessionState, devices: list[OpenDevice], way: str = RUN, *, wait
     state.progress.planned(state.session, state.plan)
     workers = [DeviceWorker(state, device, way, wait=wait) for device in devices]
     _work(state, workers)
-    return _finish(state, devices, workers)
+    return finish(state, devices, workers)
 
 
 def _work(state: SessionState, workers: list[DeviceWorker]) -> None:
@@ -348,69 +338,6 @@ def _work(state: SessionState, workers: list[DeviceWorker]) -> None:
         for future in futures:
             future.result()
     state.pool.shutdown()
-
-
-def _finish(state: SessionState, devices: list[OpenDevice], workers: list[DeviceWorker]) -> SessionResult:
-    folder = state.writer.folder
-    state.writer.update(clocks={**state.writer.document.get("clocks", {}), **state.clocks})
-    _note_order(state, workers)
-    unfinished = any(isinstance(worker.problem, (Interrupted, ChannelError)) for worker in workers)
-    if unfinished:
-        return _leave_open(state, workers)
-    if state.request.power_log is not None:
-        _attach(state, state.request.power_log)
-    failed = "failed" in state.statuses.values()
-    status = "complete_with_failures" if failed else "complete"
-    state.writer.seal(status)
-    for device in devices:
-        _tidy(device, state.session)
-    return SessionResult(state.session, status, 1 if failed else 0, folder)
-
-
-def _leave_open(state: SessionState, workers: list[DeviceWorker]) -> SessionResult:
-    """Say how to go on with a session that is not finished: it goes on by itself, or it was interrupted."""
-    done = sum(len(worker.journal.finished) for worker in workers)
-    total = sum(len(worker.order) for worker in workers)
-    kept = f"{done} of {total} repetitions are kept"
-    option = store_option(state.request.argv, state.writer.folder.parents[1])
-    code = 130 if state.stop.is_set() else 1
-    if any(worker.goes_on for worker in workers):
-        state.writer.update(status="running", ended=None)
-        state.progress.message(
-            f"session {state.session} is still being measured: {kept}; "
-            f"fetch the rest later with: socbench collect {state.session}{option}"
-        )
-        return SessionResult(state.session, "running", code, state.writer.folder)
-    state.writer.update(status="interrupted", ended=now(), detached=False)
-    state.progress.message(
-        f"session {state.session} was interrupted: {kept}; go on with: socbench run --resume {state.session}{option}"
-    )
-    return SessionResult(state.session, "interrupted", code, state.writer.folder)
-
-
-def _note_order(state: SessionState, workers: list[DeviceWorker]) -> None:
-    """Add the repetitions that ``--precision-target`` asked for to the order that session.json tells."""
-    plan = dict(state.writer.document.get("plan", {}))
-    plan["order"] = {worker.address: [[p.trial, p.repetition] for p in worker.order] for worker in workers}
-    if plan != state.writer.document.get("plan"):
-        state.writer.update(plan=plan)
-
-
-def _attach(state: SessionState, path: Path) -> None:
-    """Add the power meter's log; one that does not fit costs its readings, not what was measured."""
-    from socbench.session.power_log import attach_power_log
-
-    try:
-        state.progress.message(attach_power_log(state, path))
-    except UsageError as problem:
-        state.progress.message(str(problem))
-
-
-def _tidy(device: OpenDevice, session: str) -> None:
-    """Remove the session's job folders from the device: everything in them is in the store."""
-    command = ["sh", "-c", 'rm -rf "$1" "$1".*', "sh", str(device.channel.transport.root / "sessions" / session)]
-    with suppress(ChannelError):
-        device.channel.transport.run(command, deadline=Deadline.after(60.0, "the session's folders to be removed"))
 
 
 def _check_same(document: Json, devices: list[OpenDevice]) -> None:
