@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 X = np.array([[1.0, -2.0, 0.5, 3.0]], np.float32)
 COMPILED = """
 import json, sys, time
@@ -108,6 +110,49 @@ def test_openvino_calls_a_layer_f16_that_an_f32_kernel_computes_and_the_adapter_
     if "FP16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert described["precision_effective"] == "fp32"
     assert described["details"]["output_elements_by_precision"].keys() <= {"fp16", "fp32"}
+
+
+@pytest.mark.parametrize("delegate", ["auto:openvino", "hetero:openvino"])
+def test_what_openvino_chose_by_itself_is_named_and_keeps_to_the_threads(place, tiny, tmp_path, delegate) -> None:
+    """Left alone AUTO and HETERO give the CPU all of its threads and do not know that property themselves."""
+    here = place("host")
+    model = tiny.write_onnx(tmp_path / "m.onnx")
+    script = """
+import json, os, sys
+import openvino
+compiled = openvino.Core().compile_model(sys.argv[1], sys.argv[2])
+try:
+    compiled.get_property("INFERENCE_NUM_THREADS")
+except RuntimeError:
+    print(json.dumps(compiled.get_property("DEVICE_PROPERTIES")["CPU"]["INFERENCE_NUM_THREADS"]))
+"""
+    plain = here.say(script, str(model), {"auto:openvino": "AUTO:CPU", "hetero:openvino": "HETERO:CPU"}[delegate])
+    assert 1 <= plain <= (os.cpu_count() or 1)
+    answer = here.adapter("openvino", delegate, model, inputs={"x": X})
+    np.testing.assert_allclose(answer["arrays"][0], tiny.chain(X, 4, 2), rtol=1e-5)
+    described = answer["described"]
+    assert described["details"]["execution_devices"][-1] == "CPU"
+    assert (described["delegate_effective"], described["delegation"]) == ("cpu:openvino", "full")
+    assert (described["threads_effective"], described["details"]["inference_precision_hint"]) == (1, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("delegate", "used"),
+    [
+        ("cpu:reference", 1),  # these kernels know no threads
+        ("cpu:builtin", None),  # two pools, of which one works at a time: not told
+        ("cpu:xnnpack", 2),
+    ],
+)
+def test_threads_that_kernels_of_litert_do_not_use_are_told(place, delegate, used) -> None:
+    answer = place("host").adapter("litert", delegate, ROOT / "models/resnet8/resnet8-fp32.tflite", threads=2)
+    assert answer["described"]["threads_effective"] == used
+
+
+def test_openvino_takes_no_more_threads_than_there_are_cores_and_the_adapter_tells_how_many(place) -> None:
+    model = ROOT / "models/resnet8/resnet8-fp32.onnx"
+    answer = place("host").adapter("openvino", "cpu:openvino", model, threads=4096)
+    assert 1 <= answer["described"]["threads_effective"] <= (os.cpu_count() or 1)
 
 
 @pytest.mark.runtimes

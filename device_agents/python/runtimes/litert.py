@@ -88,7 +88,8 @@ class LitertSession(Session):  # type: ignore[misc]
         except (RuntimeError, ValueError) as error:
             raise _problem(error, model, resized=bool(trial.get("shapes")) or trial.get("batch", 1) > 1) from None
         self.compile_ns = time.perf_counter_ns() - begin
-        self.threads = thread_count() - before + 1
+        self.before = before
+        self.threads: Optional[int] = thread_count() - before + 1
         self.input_indices = [detail["index"] for detail in self.interpreter.get_input_details()]
         self.output_details = self.interpreter.get_output_details()
         raw = getattr(self.interpreter, "_interpreter", None)
@@ -143,6 +144,14 @@ class LitertSession(Session):  # type: ignore[misc]
             "outputs": [_spec(detail) for detail in self.output_details],
             "details": {"not_delegated": rest if wants else [], "macs_by_precision": macs},
         }
+
+    def evidence(self) -> Json:
+        """Return the threads of kernels that make theirs in the first run: one without any, else they do not tell.
+
+        XNNPACK's pool is made with the interpreter; the builtin kernels have two pools of which one works at a time.
+        """
+        grown = thread_count() - self.before + 1
+        return {} if self.threads == grown else {"threads_effective": None}
 
     def _accelerator(self, delegation: str) -> Optional[str]:
         """Name the CPU, or the library of an external delegate: what is behind that, nobody says."""

@@ -10,7 +10,7 @@ import functools
 import os
 import re
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from socbench_runtime_base import (  # type: ignore[import-not-found]
     Adapter,
@@ -82,40 +82,43 @@ class OpenvinoSession(Session):  # type: ignore[misc]
         }
 
     def describe(self) -> Json:
-        """Return what the compiled model says of itself."""
+        """Return what the compiled model says of itself. AUTO and HETERO are told by the devices that they chose."""
         executed = _execution_devices(self.compiled)
-        wanted = [self.device] if self.device in ("CPU", "GPU", "NPU") else None
         plain = [name.split(".")[0] for name in executed]
-        delegation = "unknown" if not executed else "full" if wanted is None or plain == wanted else "fell_back"
-        if wanted and delegation == "fell_back" and wanted[0] in plain:
+        wanted = [self.device] if self.device in ("CPU", "GPU", "NPU") else plain
+        delegation = "unknown" if not executed else "full" if plain == wanted else "fell_back"
+        if delegation == "fell_back" and wanted[0] in plain:
             delegation = "partial"
         layers = _runtime_layers(self.compiled)
         precision, weights = _executed_precision(layers)
-        effective = {"CPU": "cpu:openvino", "GPU": "gpu:intel", "NPU": "npu:intel"}.get(plain[0] if plain else "")
         total = sum(1 for layer in layers if layer["type"] not in ("Input", "Output", "Const", "Parameter", "Result"))
-        hint = _property(self.compiled, "INFERENCE_PRECISION_HINT")
+        hint = _property(self.compiled, "INFERENCE_PRECISION_HINT", executed)
         return {
             "runtime_version": self.ov.__version__.split("-")[0],
             "compile_ns": self.compile_ns,
-            "delegate_effective": self.trial["delegate"] if delegation == "full" else effective,
+            "delegate_effective": _delegate_of(plain, self.trial["delegate"]),
             "accelerator": _device_name(self.core, executed),
             "emulated": False,
             "delegation": delegation,
             "delegation_evidence": "reported" if executed else "none",
             "nodes_total": total or None,
             "nodes_delegated": total if total and delegation == "full" else None,
-            "partitions": 1 if delegation == "full" and wanted else None,
+            "partitions": _property(self.compiled, "HETERO_NUMBER_OF_SUBMODELS") or (1 if len(plain) == 1 else None),
             "precision_effective": precision or _precision_of_hint(hint),
-            "threads_effective": _property(self.compiled, "INFERENCE_NUM_THREADS"),
+            "threads_effective": _property(self.compiled, "INFERENCE_NUM_THREADS", executed),
             "inputs": self.inputs,
             "outputs": self.output_specs,
             "details": {
                 "execution_devices": executed,
                 "inference_precision_hint": _precision_of_hint(hint),
                 "output_elements_by_precision": weights,
-                "streams": _property(self.compiled, "NUM_STREAMS"),
+                "streams": _property(self.compiled, "NUM_STREAMS", executed),
             },
         }
+
+    def evidence(self) -> Json:
+        """Return the devices that AUTO and HETERO ran on: AUTO may change its mind after the first inferences."""
+        return {} if self.device in ("CPU", "GPU", "NPU") else self.describe()
 
     def close(self) -> None:
         """Drop the request before the model."""
@@ -133,7 +136,8 @@ def find_device(core: Any, delegate: str) -> str:
         raise delegate_missing(
             "openvino", delegate, names, "install the device's driver; OpenVINO lists " + ", ".join(have)
         )
-    return "HETERO:" + ",".join(have) if device == "HETERO" else device
+    # The first in the list that can takes an operation: the CPU goes last, it can take all.
+    return "HETERO:" + ",".join(sorted(have, key="CPU".__eq__)) if device == "HETERO" else device
 
 
 def read_model(core: Any, model: str, trial: Json) -> Any:
@@ -160,11 +164,16 @@ def compile_model(core: Any, read: Any, device: str, trial: Json, profile: bool 
     """Compile for latency with the threads and the precision that were asked for, and nothing left to a default."""
     options = trial.get("options") or {}
     hint = options.get("inference_precision") or HINTS.get(trial["precision"], "f32")
+    on_cpu = {"INFERENCE_NUM_THREADS": trial["threads"], "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": hint}
     config: Dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if device == "CPU":
-        config.update(INFERENCE_NUM_THREADS=trial["threads"], NUM_STREAMS=1)
-    if device in ("CPU", "GPU"):
+        config.update(on_cpu)
+    elif device == "GPU":
         config["INFERENCE_PRECISION_HINT"] = hint
+    elif device != "NPU":  # AUTO and HETERO take these for a device only, and leave the CPU all of its threads else
+        config["DEVICE_PROPERTIES"] = {"CPU": on_cpu}
+    if device == "AUTO":
+        config["ENABLE_STARTUP_FALLBACK"] = False  # else the CPU serves until the device that it chose is ready
     if options.get("execution_mode") == "accuracy":
         config["EXECUTION_MODE_HINT"] = "ACCURACY"
     if profile:
@@ -203,13 +212,24 @@ def _name(port: Any, index: int, kind: str) -> str:
     return own if own in names else min(names) if names else f"{kind}{index}"
 
 
-def _property(compiled: Any, name: str) -> Any:
-    """Return a property of the compiled model, or None: AUTO and HETERO do not know all of them."""
+def _property(compiled: Any, name: str, executed: Sequence[str] = ()) -> Any:
+    """Return a property of the compiled model, or None. AUTO and HETERO know some only for the one device chosen."""
     try:
         value = compiled.get_property(name)
     except RuntimeError:
-        return None
+        if len(executed) != 1:
+            return None
+        try:
+            value = compiled.get_property("DEVICE_PROPERTIES")[executed[0]][name]
+        except (RuntimeError, KeyError):
+            return None
     return value if isinstance(value, (int, str, list)) else str(value)
+
+
+def _delegate_of(devices: List[str], asked: str) -> str:
+    """Return the delegate that the devices amount to; what was asked for where they are several or not known."""
+    names = {device: name for name, device in DEVICES.items()}
+    return names.get(devices[0], asked) if len(set(devices)) == 1 else asked
 
 
 def _execution_devices(compiled: Any) -> List[str]:
