@@ -190,3 +190,12 @@ def test_spearman_with_ties_is_scipys() -> None:
     random = np.random.default_rng(3)
     pairs = random.integers(0, 6, (40, 2)).astype(float)
     assert metrics._spearman(pairs) == pytest.approx(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
+
+
+def test_spearman_of_many_resamples_at_once_is_that_of_one_after_the_other() -> None:
+    random = np.random.default_rng(3)
+    chosen = np.concatenate([random.integers(0, 40, (200, 40)), np.zeros((1, 40), np.int64)])
+    tied = random.integers(0, 6, (40, 2)).astype(float)
+    for pairs in (tied, random.normal(size=(40, 2)), tied * [1, 0]):
+        one_by_one = [metrics._spearman(pairs[places]) for places in chosen]
+        np.testing.assert_allclose(metrics._spearman_resampled(pairs, chosen), one_by_one, atol=1e-12)

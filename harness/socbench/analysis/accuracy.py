@@ -115,7 +115,10 @@ def _resampled(name: str, metric: Metric, stats: npt.NDArray[Any]) -> npt.NDArra
     """Return the metric over resampled items. The seed is always the same, and so are the items for one count."""
     random = np.random.Generator(np.random.PCG64(_SEED))
     number = _COSTLY_RESAMPLES if name in _COSTLY else RESAMPLES
-    return np.array([metric.total(stats[random.integers(0, len(stats), len(stats))]) for _ in range(number)])
+    chosen = random.integers(0, len(stats), (number, len(stats)))
+    if metric.resampled is not None:
+        return metric.resampled(stats, chosen)
+    return np.array([metric.total(stats[places]) for places in chosen])
 
 
 def _percentiles(totals: npt.NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -13,7 +13,7 @@ Array = npt.NDArray[np.generic]
 
 
 def real_values(
-    raw: bytes, dtype: str, scale: float | None = None, zero_point: int | None = None
+    raw: bytes | memoryview, dtype: str, scale: float | None = None, zero_point: int | None = None
 ) -> npt.NDArray[np.float64]:
     """Return raw little-endian output bytes as real numbers; quantised ones by ``scale * (q - zero_point)``.
 
@@ -62,7 +62,7 @@ def compare_outputs(
     ]
     found = Fidelity(
         cosine=min((cosine(one, two) for one, two in pairs), default=None),
-        max_abs=max((float(np.max(np.abs(one - two))) for one, two in pairs), default=None),
+        max_abs=max((_largest(one - two) for one, two in pairs), default=None),
         max_relative=max((_max_relative(one, two) for one, two in pairs), default=None),
         top1_agreement=_top1(first.reshape(count, -1), expected.reshape(count, -1)),
         within_tolerance=None,
@@ -118,17 +118,22 @@ def worst(found: Sequence[Fidelity]) -> Fidelity | None:
 
 def cosine(one: npt.NDArray[np.float64], two: npt.NDArray[np.float64]) -> float:
     """Return the cosine of the angle between two vectors; 1 for two null vectors, 0 for one."""
-    # Divided by their largest element first, so that squares neither overflow nor vanish.
-    sizes = [float(np.max(np.abs(vector))) for vector in (one, two)]
+    sizes = [_largest(vector) for vector in (one, two)]
     if 0.0 in sizes:
         return 1.0 if sizes == [0.0, 0.0] else 0.0
-    a, b = one / sizes[0], two / sizes[1]
+    # Where squares would overflow or vanish, vectors are divided by their largest element first.
+    a, b = (v if 1e-60 < size < 1e60 else v / size for v, size in zip((one, two), sizes, strict=True))
     value = float(np.dot(a, b)) / float(np.sqrt(np.dot(a, a) * np.dot(b, b)))
     return max(-1.0, min(1.0, value))
 
 
+def _largest(values: npt.NDArray[np.float64]) -> float:
+    """Return the largest absolute value (without an array of absolute values: outputs can be large)."""
+    return max(float(np.max(values)), -float(np.min(values)))
+
+
 def _max_relative(one: npt.NDArray[np.float64], two: npt.NDArray[np.float64]) -> float:
-    largest, difference = float(np.max(np.abs(two))), float(np.max(np.abs(one - two)))
+    largest, difference = _largest(two), _largest(one - two)
     if largest == 0:
         return 0.0 if difference == 0 else float("inf")
     return difference / largest

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from socbench.analysis import accuracy as metrics
 from socbench.analysis import fidelity
 from socbench.records import Fidelity, Json
+from socbench.store.output_bytes import OutputBytes
 from socbench.store.reader import Database
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ class Outputs:
     """The outputs of one session. What was not fetched or does not fit its type counts as not known."""
 
     def __init__(self, database: Database, session: str, document: Json) -> None:
-        self._database = database
-        self._session = session
+        self._bytes = OutputBytes(database, session)
         self._document = document
         self._groups: dict[tuple[str, int, str], list[Json]] = {}
         self._compared: dict[Any, Fidelity | None] = {}
@@ -137,7 +137,7 @@ class Outputs:
             spec = spec if spec is not None else specs[place] if place < len(specs) else {}
             if spec.get("dtype") not in (None, tensor["dtype"]):
                 spec = {}  # reduced on the device (indices): no longer what the file's output is
-            data = self._data(tensor["sha256"])
+            data = self._bytes.get(tensor["sha256"])
             if data is None:
                 return None
             scale, zero_point = spec.get("scale"), spec.get("zero_point")
@@ -155,11 +155,6 @@ class Outputs:
             except ValueError:
                 return None
         return loaded
-
-    def _data(self, sha256: str) -> bytes | None:
-        query = "SELECT data FROM outputs WHERE session = ? AND sha256 = ? AND data IS NOT NULL LIMIT 1"
-        rows = self._database.rows(query, [self._session, sha256])
-        return bytes(rows[0]["data"]) if rows else None
 
 
 def _channels_first(values: Tensor, shape: Sequence[int] | None, declared: Json) -> Tensor:
