@@ -436,9 +436,9 @@ def test_a_crash_is_a_failed_row_and_exit_code_1_and_the_other_model_is_measured
     assert "crash fp32 null cpu: failed: " in done.stderr
 
 
-def slow(home: Home) -> tuple[str, ...]:
+def slow(home: Home, repeat: int = 4) -> tuple[str, ...]:
     model = home.script("slow", clock="real", latency_ns=20_000_000)
-    return ("run", model, "-d", "fake:one", "--allow-emulated", "--repeat", "4", "--min-time", "1")
+    return ("run", model, "-d", "fake:one", "--allow-emulated", "--repeat", str(repeat), "--min-time", "1")
 
 
 def test_a_run_stopped_by_ctrl_c_shows_what_it_has_says_how_to_go_on_and_goes_on(home: Home) -> None:
@@ -463,10 +463,10 @@ def test_a_run_stopped_by_ctrl_c_shows_what_it_has_says_how_to_go_on_and_goes_on
 
 
 def test_of_two_runs_on_one_device_the_second_says_for_whom_it_waits_or_refuses(home: Home) -> None:
-    with home.start(*slow(home)) as first:
+    with home.start(*slow(home, repeat=60)) as first:
         assert first.stderr is not None
         for line in first.stderr:
-            if line.startswith("[1/4]"):
+            if line.startswith("[1/60]"):
                 break
         refused = home.call("run", home.script("net"), *FAKE, "--no-wait")
         planned = home.call("run", home.script("net"), *FAKE, "--plan-only", "--no-wait")
