@@ -251,6 +251,8 @@ def _check_settings(where, settings):
     _need(where + ".rate_hz", rate, rate is None or _is_number(rate, 1e-6), "a number over 0 or null")
     limit = settings.get("max_temperature_milli_c")
     _need(where + ".max_temperature_milli_c", limit, limit is None or _is_int(limit, 1), "an integer over 0 or null")
+    busy = settings.get("busy_cores")
+    _need(where + ".busy_cores", busy, busy is None or _is_int(busy, 1, 4097), "an integer from 1 to 4096 or null")
 
 
 def _check_inputs(where, given):
@@ -436,6 +438,60 @@ class Child:
         self.events = self.output = None
 
 
+class SecondLoad:
+    """``count`` processes of ours that each keep a core busy beside a repetition: integers in registers, no memory."""
+
+    def __init__(self, count):
+        self.processes = []
+        self.spent = [0, 0]
+        argv = [sys.executable, os.path.abspath(__file__), "busy", str(os.getpid())]
+        try:
+            for _ in range(count):
+                self.processes.append(Child(argv))
+        except OSError:
+            self.close()
+            raise
+
+    def ticks(self):
+        """Return the CPU time that they have used so far, in clock ticks."""
+        return sum(load_telemetry().cpu_ticks(child.process.pid) for child in self.processes)
+
+    def phase(self, name):
+        """Take note of when measuring begins and ends: what they use in between is what counts."""
+        if name == "measure":
+            self.spent = [self.ticks(), None]
+        elif self.spent[1] is None:
+            self.spent[1] = self.ticks()
+
+    def used_ns(self):
+        """Return the CPU time that they used while it was measured."""
+        begin, end = self.spent
+        return ((self.ticks() if end is None else end) - begin) * (10**9 // os.sysconf("SC_CLK_TCK"))
+
+    def ended(self):
+        """Return why one of them is no more, or None while all work."""
+        for child in self.processes:
+            if child.process.poll() is not None:
+                tail = child.tail.decode("utf-8", "replace").strip()[-200:]
+                return "a process of the second load ended by itself" + (": " + tail if tail else "")
+        return None
+
+    def close(self):
+        """End them."""
+        for child in self.processes:
+            child.close()
+        self.processes = []
+
+
+def busy(parent):
+    """Keep a core busy until the parent is gone (or, mostly, until it kills us)."""
+    value = 1
+    while os.getppid() == parent:
+        for _ in range(100000):
+            value = (value * 1103515245 + 12345) & 0x7FFFFFFF
+    return 0
+
+
 class Supervisor:
     """Runs the repetitions of one job and writes its event file."""
 
@@ -456,6 +512,9 @@ class Supervisor:
         self.baseline = None
         self.last_error = None
         self.heat = None
+        self.load = None
+        self.load_cores = 0
+        self.load_problem = None
         wake_read, wake_write = os.pipe()
         for fd in (wake_read, wake_write):
             os.set_blocking(fd, False)
@@ -495,6 +554,7 @@ class Supervisor:
 
     def end(self, reason):
         """Stop everything and write the last event."""
+        self._stop_load()
         for child in (self.child, self.telemetry):
             if child is not None:
                 child.close()
@@ -538,6 +598,8 @@ class Supervisor:
     def _run_child(self, index, entry, members):
         trial = self.job["trials"][entry["trial"]]
         self._limit_heat(trial)
+        self.load_cores = trial["settings"].get("busy_cores") or 0
+        self.load_problem = None
         kills = oom_kills()
         started_ns = time.monotonic_ns()
         try:
@@ -556,8 +618,13 @@ class Supervisor:
                 late = True
                 break
             self.pump(deadline_ns)
+            if self.load is not None and not self.finished:
+                self.load_problem = self.load.ended()
+            if self.load_problem:
+                break
         child, self.child = self.child, None
         running = child.process.poll() is None
+        self._stop_load()
         child.kill()
         child.process.wait()
         self._drain(child)
@@ -566,6 +633,21 @@ class Supervisor:
             self._conclude(child, entry, members, late, running, oom_kills() > kills)
         if self.last_error == "disk_full":
             raise DiskFull()  # what follows would meet the same disk
+
+    def _load_beside(self, phase):
+        """Follow the phases of a repetition that has a second load: it works from warming up on."""
+        if phase == "warmup":
+            try:
+                self.load = SecondLoad(self.load_cores)
+            except OSError as error:
+                self.load_problem = f"the second load could not be started: {error.strerror}"
+        elif self.load is not None:
+            self.load.phase(phase)
+
+    def _stop_load(self):
+        if self.load is not None:
+            self.load.close()
+        self.load = None
 
     def _limit_heat(self, trial):
         """Watch the temperatures of this repetition when its trial has a limit."""
@@ -602,6 +684,8 @@ class Supervisor:
 
     def _verdict(self, child, entry, late, running, oom):
         what = "{} repetition {}".format(entry["trial"], entry["repetition"])
+        if self.load_problem:
+            return "run_failed", f"{what} was under way when {self.load_problem}", "leave --busy-cores away"
         if late:
             return "deadline", "{} was not done after {:g} s".format(what, entry["deadline_s"]), None
         if self.ending is not None and running:
@@ -686,11 +770,16 @@ class Supervisor:
         if kind == b"done":
             event = json.loads(line)
             event["power"] = load_telemetry().read_power()
+            if self.load is not None:
+                event["second_load_ns"] = self.load.used_ns()
             line = json.dumps(event, separators=(",", ":")).encode("ascii")
         if kind == b"error":
             self.last_error = json.loads(line).get("code")
+        if kind == b"phase" and self.load_cores and self.child is not None:
+            self._load_beside(json.loads(line).get("phase"))
         if kind in (b"done", b"error"):
             self.finished = time.monotonic_ns()
+            self._stop_load()
         self.events.append(b"{" + self.current + line[1:])
         if kind == b"telemetry" and self.heat is not None and self.child is not None:
             self._watch_heat(line)
@@ -1647,6 +1736,8 @@ def command(argv):
         return child_main(rest[0], int(rest[1]), int(rest[2])), None
     if name == "probe-one" and len(rest) == 2:
         return probe_one(rest[0], int(rest[1])), None
+    if name == "busy" and len(rest) == 2:
+        return busy(int(rest[0])), None
     if name == "telemetry" and len(rest) == 3:
         return load_telemetry().serve(float(rest[0]), float(rest[1]), int(rest[2])), None
     usage = "version | identify | probe [--runtime R ...] | start JOBDIR | run JOBDIR | stop JOBDIR | status JOBDIR"

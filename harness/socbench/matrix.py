@@ -96,6 +96,7 @@ def settings_of(request: RunRequest, suite: Suite | None, scenario: str) -> Meas
             max_count=_ENDLESS,
             warmup_max_s=min(settings.warmup_max_s, _SUSTAINED_WARMUP_S),
             max_temperature_milli_c=None if limit_c is None else round(1000 * limit_c),
+            busy_cores=request.busy_cores,
         )
     return settings
 

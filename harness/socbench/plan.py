@@ -81,6 +81,7 @@ class RunRequest:
     duration_s: float | None = None
     rate_hz: float | None = None
     max_temperature_c: float | None = None
+    busy_cores: int | None = None
     power_log: Path | None = None
     settings: MeasuringSettings | None = None
     argv: tuple[str, ...] = ()

@@ -109,7 +109,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class MeasuringSettings:
-    """When measuring one repetition ends; recorded, and a condition of every comparison."""
+    """When measuring one repetition ends, and beside how many busy cores it runs (``None``: alone).
+
+    Recorded, and a condition of every comparison.
+    """
 
     min_time_s: float = 1.0
     min_count: int = 50
@@ -119,6 +122,7 @@ class MeasuringSettings:
     max_count: int = 2_000_000
     rate_hz: float | None = None
     max_temperature_milli_c: int | None = None
+    busy_cores: int | None = None
 
 
 @dataclass(frozen=True)

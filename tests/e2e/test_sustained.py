@@ -76,6 +76,33 @@ def test_a_rate_that_a_hot_phone_cannot_hold_is_counted(home: Home) -> None:
     assert (row["deadlines_missed"], row["throttle_at_s"]) == (0, None)
 
 
+def test_a_second_load_heats_a_fake_phone_and_the_report_says_that_it_ran(home: Home) -> None:
+    words = ("sustained", home.null(), "-d", "fake:phone-1", "--duration", "20m", "--json")
+    (alone,) = json.loads(socbench(home, *words, "--label", "alone"))
+    (beside,) = json.loads(socbench(home, *words, "--label", "beside", "--busy-cores", "2"))
+    assert (alone["busy_cores"], alone["busy_cores_average"]) == (None, None)
+    assert (beside["busy_cores"], beside["busy_cores_average"]) == (2, pytest.approx(2.0, abs=0.01))
+    assert beside["throttle_at_s"] < alone["throttle_at_s"] - 10, "more heat, sooner"
+    assert ("second_load" in alone["reasons"], "second_load" in beside["reasons"]) == (False, True)
+    page = home.path / "both.md"
+    socbench(home, "report", "alone", "beside", "-o", str(page))
+    assert "ran beside a second load" in page.read_text(encoding="utf-8")
+
+
+def test_a_second_load_of_this_machine_is_on_record_and_its_row_not_compared_with_one_alone(home: Home) -> None:
+    """For real: an inference that waits leaves the cores to the second load."""
+    words = ("sustained", home.null(clock="real", latency_ns=5_000_000), "--duration", "2s", "--json")
+    (alone,) = json.loads(socbench(home, *words, "--label", "alone"))
+    (row,) = json.loads(socbench(home, *words, "--busy-cores", "1", "--label", "beside"))
+    assert (alone["status"], row["status"]) == ("done", "done")
+    said = socbench(home, "compare", "alone", "beside")
+    assert "not comparable" in said.lower()
+    assert "settings busy cores null → 1" in " ".join(said.split()), said
+    assert 0.1 < row["busy_cores_average"] < 1.1
+    assert "second_load" in row["reasons"]
+    assert not processes_of(home)
+
+
 def test_a_run_ends_at_its_temperature_and_says_so(home: Home) -> None:
     model = home.null()
     (row,) = json.loads(

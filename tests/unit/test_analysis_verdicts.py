@@ -43,6 +43,7 @@ ONE_EACH: dict[str, tuple[TrialFacts, TrialFacts]] = {
     "no_cool_down": (every(cool_down={"outcome": "timeout"}), every(cool_down={})),
     "precision_not_effective": (every(precision_effective="fp16"), every(precision_effective=None)),
     "partial_delegation": (every(delegation="partial", nodes_total=9, nodes_delegated=4), every(delegation="unknown")),
+    "second_load": (replace(every(second_load_ns=1_900_000_000), busy_cores=2), every(second_load_ns=0)),
     "single_repetition": (replace(GOOD, repetitions=(QUIET,)), replace(GOOD, repetitions=(QUIET, QUIET))),
     "shell_process": (replace(GOOD, device="adb:1"), replace(GOOD, device="ssh:adb")),
     "few_samples": (shaped(count=49), shaped(count=50)),
@@ -119,6 +120,24 @@ def test_one_thread_that_had_no_whole_core_was_preempted() -> None:
     assert codes(every(cpu_ns=960_000_000, busy_ns=None)) == ["preempted"]
     assert codes(replace(every(cpu_ns=960_000_000, busy_ns=None), delegate="gpu:opencl")) == []
     assert codes(replace(every(cpu_ns=960_000_000, busy_ns=None, threads_effective=2), threads=2)) == []
+
+
+def test_beside_a_second_load_its_time_is_no_background_and_waiting_no_flaw() -> None:
+    asked = {"busy_ns": 2_900_000_000, "run_delay_ns": 500_000_000, "involuntary_switches": 99}
+    beside = replace(every(**asked, second_load_ns=1_900_000_000), busy_cores=2)
+    found = verdict(beside)
+    assert found is not None
+    assert [(reason.code, reason.text) for reason in found.reasons] == [
+        ("second_load", "ran beside a second load of 2 busy processes; on average 1.9 cores were busy with them")
+    ]
+    assert codes(replace(beside, busy_cores=None)) == ["preempted"]
+    assert codes(replace(every(**asked, second_load_ns=1_600_000_000), busy_cores=2)) == [
+        "background_load",
+        "second_load",
+    ]
+    unknown = verdict(replace(every(busy_ns=None), busy_cores=1))
+    assert unknown is not None
+    assert unknown.reasons[0].text == "ran beside a second load of 1 busy process; how busy they were is not known"
 
 
 def test_the_worst_level_decides_and_comes_first() -> None:

@@ -191,6 +191,7 @@ bool child_ended(Child *child);
 void child_close(Child *child);
 int serve_telemetry(double interval_s, double slow_interval_s, int fd); /* telemetry.c */
 void add_power(Text *text);
+int64_t cpu_ticks(int pid);
 typedef struct {
   Text names; /* NUL-separated, in the order of the values */
   int64_t *values;

@@ -71,6 +71,8 @@ static void check_settings(const Json *settings, const char *where) {
   need(is_null(rate) || is_number(rate, 1e-6), rate, "a number over 0 or null", "%s.rate_hz", where);
   const Json *limit = member(settings, "max_temperature_milli_c");
   need(is_null(limit) || is_int(limit, 1, INT64_MAX), limit, "an integer over 0 or null", "%s.max_temperature_milli_c", where);
+  const Json *busy = member(settings, "busy_cores");
+  need(is_null(busy) || is_int(busy, 1, MAX_CPUS), busy, "an integer from 1 to 4096 or null", "%s.busy_cores", where);
 }
 
 static void check_trial(const Json *trial, const char *where) {

@@ -231,6 +231,13 @@ static int probe(char **words, int count) {
   return print(&answer);
 }
 
+/* Keeps a core busy (integers in registers, no memory) until the parent is gone, or, mostly, until it kills us. */
+static int busy(int parent) {
+  for (volatile unsigned value = 1; getppid() == parent;)
+    for (int i = 0; i < 10000000; i++) value = value * 1103515245u + 12345u;
+  return 0;
+}
+
 int main(int argc, char **argv) {
   const char *name = argc > 1 ? argv[1] : "";
   char **rest = argv + 2;
@@ -254,6 +261,7 @@ int main(int argc, char **argv) {
   if (strcmp(name, "child") == 0 && count == 3) return child_main(rest[0], atoi(rest[1]), atoi(rest[2]));
   if (strcmp(name, "probe-one") == 0 && count == 2) return probe_one(rest[0], atoi(rest[1]));
   if (strcmp(name, "gpu-facts") == 0 && count == 1) return gpu_facts(atoi(rest[0]));
+  if (strcmp(name, "busy") == 0 && count == 2) return busy(atoi(rest[0]));
   if (strcmp(name, "telemetry") == 0 && count == 3) return serve_telemetry(strtod(rest[0], NULL), strtod(rest[1], NULL), atoi(rest[2]));
   Text words = {0};
   add(&words, argc > 1 ? "" : "what to do");

@@ -20,6 +20,11 @@ static struct {
   int64_t finished_ns, last_clock_ns, last_boot_ns;
   char last_error[64];
   int64_t lease_mtime, lease_seen_ns;
+  int64_t load_cores;
+  Child *load; /* processes that keep cores busy beside the repetition */
+  int loads;
+  int64_t load_ticks[2]; /* what they had used when measuring began and when it ended; -1: not yet */
+  char *load_problem;
   Cooling baseline;
   bool has_baseline;
   struct {
@@ -108,8 +113,15 @@ static void emit_error(const char *code, const char *message, const char *advice
   emit(&event);
 }
 
+static void stop_load(void) {
+  while (self.loads) child_close(&self.load[--self.loads]);
+  free(self.load);
+  self.load = NULL;
+}
+
 static _Noreturn void finish(const char *reason) {
   Text event = {0};
+  stop_load();
   if (self.has_child) child_close(&self.child);
   if (self.has_telemetry) child_close(&self.telemetry);
   begin_event(&event, "end", NULL);
@@ -243,6 +255,35 @@ static void keep_output(Child *child, const char *data, size_t size) {
   if (fd >= 0) close(fd);
 }
 
+static int64_t load_ticks(void) {
+  int64_t sum = 0;
+  for (int i = 0; i < self.loads; i++) sum += cpu_ticks(self.load[i].pid);
+  return sum;
+}
+
+/* Follows the phases of a repetition that has a second load: it works from warming up on, and what it uses counts while
+ * it is measured. */
+static void load_beside(const char *event) {
+  const char *phase = strstr(event, "\"phase\":\"");
+  phase = phase ? phase + strlen("\"phase\":\"") : "";
+  if (strncmp(phase, "warmup\"", 7) == 0) {
+    char *argv[] = {program_path(), (char *)"busy", textf("%d", getpid()), NULL};
+    self.load = take(sizeof *self.load * (size_t)self.load_cores);
+    self.load_ticks[0] = self.load_ticks[1] = 0;
+    for (; self.loads < self.load_cores; self.loads++) child_start(&self.load[self.loads], argv, environ, NULL);
+  } else if (strncmp(phase, "measure\"", 8) == 0) {
+    self.load_ticks[0] = load_ticks();
+    self.load_ticks[1] = -1;
+  } else if (self.load_ticks[1] < 0) {
+    self.load_ticks[1] = load_ticks();
+  }
+}
+
+static void watch_load(void) {
+  for (int i = 0; i < self.loads && !self.finished_ns && !self.load_problem; i++)
+    if (child_ended(&self.load[i])) self.load_problem = textf("a process of the second load ended by itself");
+}
+
 /* Looks whether a temperature is at the trial's limit. A sensor counts once its value has changed: a stuck one says nothing. */
 static void watch_heat(const char *line, size_t size) {
   const char *problem;
@@ -285,13 +326,20 @@ static void take_event(const char *line, size_t size) {
     event.data[--event.size] = 0;
     add(&event, ",\"power\":");
     add_power(&event);
+    if (self.loads)
+      addf(&event, ",\"second_load_ns\":%lld",
+           (long long)(((self.load_ticks[1] < 0 ? load_ticks() : self.load_ticks[1]) - self.load_ticks[0]) * (SECOND_NS / sysconf(_SC_CLK_TCK))));
     add(&event, "}");
   }
+  if (self.load_cores && self.has_child && strncmp(kind, "phase\"", 6) == 0) load_beside(kind + 6);
   if (error) {
     const char *problem;
     snprintf(self.last_error, sizeof self.last_error, "%s", string_or(member(json_parse(line, size, &problem), "code"), ""));
   }
-  if (done || error) self.finished_ns = monotonic_ns();
+  if (done || error) {
+    self.finished_ns = monotonic_ns();
+    stop_load();
+  }
   bool ok = append(event.data, event.size);
   free(event.data);
   if (!ok) disk_full();
@@ -495,7 +543,9 @@ static void conclude(const Child *child, const char *what, double deadline_s, bo
     emit(&event);
   }
   int number = WIFSIGNALED(child->status) ? WTERMSIG(child->status) : 0;
-  if (late) {
+  if (self.load_problem) {
+    emit_error("run_failed", textf("%s was under way when %s", what, self.load_problem), "leave --busy-cores away", self.current.data);
+  } else if (late) {
     emit_error("deadline", textf("%s was not done after %g s", what, deadline_s), NULL, self.current.data);
   } else if (ending && running) {
     emit_error(ending, textf("%s was under way when the agent ended (%s)", what, ending), NULL, self.current.data);
@@ -523,17 +573,22 @@ static void run_child(int index, const Json *entry, const char *program) {
   self.finished_ns = 0;
   self.last_error[0] = 0;
   self.heat.limit = self.heat.count = 0;
+  self.load_cores = 0;
+  self.load_problem = NULL;
+  int_in(member(member(trial, "settings"), "busy_cores"), 1, MAX_CPUS, &self.load_cores);
   int_in(member(member(trial, "settings"), "max_temperature_milli_c"), 1, INT64_MAX, &self.heat.limit);
   unlink(textf("%s/" TOO_WARM, self.folder));
   char *argv[] = {(char *)program, (char *)"child", (char *)self.folder, textf("%d", index), NULL};
   child_start(&self.child, argv, child_environment(trial), self.folder);
   self.has_child = true;
-  while (!ending && !repetition_over()) {
+  while (!ending && !repetition_over() && !self.load_problem) {
     late = monotonic_ns() >= deadline_ns;
     if (late) break;
     pump(deadline_ns);
+    watch_load();
   }
   bool running = !child_ended(&self.child);
+  stop_load();
   child_reap(&self.child);
   drain(&self.child);
   if (!self.finished_ns)

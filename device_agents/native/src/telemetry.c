@@ -403,7 +403,7 @@ static int64_t for_children(int pid, int64_t (*take_pid)(int pid)) {
 }
 
 /* CPU time of a process in clock ticks, with that of the children it has buried; 0 once it is gone. */
-static int64_t cpu_ticks(int pid) {
+int64_t cpu_ticks(int pid) {
   char *text = file_text(textf("/proc/%d/stat", pid), 1024), *at = text ? strrchr(text, ')') : NULL;
   int64_t sum = 0;
   for (int word = 0; at && word < 16; word++) {

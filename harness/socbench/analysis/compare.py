@@ -131,7 +131,9 @@ def _plain(row: TrialRow, field: str) -> str:
     value: Any = getattr(row, field)
     if value is None:
         return "-"
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):  # a setting that is null is one that an older socbench did not know
+        return json.dumps({name: one for name, one in value.items() if one is not None}, sort_keys=True)
+    return str(value)
 
 
 def _key(row: TrialRow, freed: frozenset[str]) -> Key:

@@ -5,7 +5,7 @@ Every limit below has its origin in docs/methodology.md. What could not be read 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -34,6 +34,7 @@ ADVICE: Final[dict[str, tuple[Level, str]]] = {
     "no_cool_down": ("note", "leave more time between repetitions, or run the rows that matter alone"),
     "precision_not_effective": ("note", "compare by the effective precision: this row ran another one than asked for"),
     "partial_delegation": ("note", "some operators ran elsewhere; use --require-full to refuse such rows"),
+    "second_load": ("note", "compare it with rows beside the same load only; leave --busy-cores away to run alone"),
     "single_repetition": ("note", "use --repeat 5: one repetition has no interval"),
     "shell_process": ("note", "apps may be scheduled otherwise than a shell's process; compare shell with shell only"),
     "few_samples": ("suspect", "raise --min-time or choose a smaller model: too few inferences fit into the time"),
@@ -77,6 +78,7 @@ class RepetitionFacts:
     busy_ns: int | None = None
     quota_throttled_ns: int | None = None
     run_delay_ns: int | None = None
+    second_load_ns: int | None = None
     clock_jump_ns: int | None = None
     threads_effective: int | None = None
     emulated: bool | None = None
@@ -93,7 +95,8 @@ class RepetitionFacts:
 
 @dataclass(frozen=True)
 class TrialFacts:
-    """All that a verdict is made from. ``lowest_cap``: lowest clock cap during the trial over the highest seen."""
+    """All that a verdict is made from. ``lowest_cap``: lowest clock cap during the trial over the highest seen;
+    ``busy_cores``: the second load that was asked for."""
 
     status: str
     scenario: str
@@ -105,6 +108,7 @@ class TrialFacts:
     device_cores: int | None = None
     device_emulated: bool = False
     min_count: int | None = None
+    busy_cores: int | None = None
     lowest_cap: float | None = None
     capped_source: str | None = None
     highest_thermal_status: int | None = None
@@ -240,20 +244,37 @@ def _contention(facts: TrialFacts) -> Found:
     share = sum(one.cpu_ns or 0 for one in timed) / wall if all(one.cpu_ns is not None for one in timed) else None
     waits = [one.run_delay_ns for one in timed if one.run_delay_ns is not None]
     waited = sum(waits) / wall
-    if len(waits) == len(timed) and waited > RUN_DELAY_LIMIT * facts.threads:
+    if facts.busy_cores:  # it is to share its cores: that it does is no flaw
+        yield "second_load", second_load_words(facts.busy_cores, second_load_cores(timed))
+    elif len(waits) == len(timed) and waited > RUN_DELAY_LIMIT * facts.threads:
         yield "preempted", f"waited for a core for {waited / facts.threads:.0%} of the time"
     elif switches and rate > SWITCHES_PER_S_LIMIT * facts.threads:
         yield "preempted", f"was put aside {rate:.0f} times a second for other processes"
     elif alone and share is not None and share < CPU_SHARE_LIMIT and facts.scenario == "single_stream":
         yield "preempted", f"had a core for {share:.0%} of the time"
     if all(one.busy_ns is not None and one.cpu_ns is not None for one in timed):
-        others = sum((one.busy_ns or 0) - (one.cpu_ns or 0) for one in timed) / wall
+        others = sum((one.busy_ns or 0) - (one.cpu_ns or 0) - (one.second_load_ns or 0) for one in timed) / wall
         limit = max(BACKGROUND_CORES_LIMIT, BACKGROUND_SHARE_LIMIT * (facts.device_cores or 0))
         if others > limit:
             yield "background_load", f"other processes kept {others:.1f} cores busy"
     quota = sum(one.quota_throttled_ns or 0 for one in timed) / wall
     if quota > QUOTA_LIMIT:
         yield "cpu_quota", f"a CPU quota stopped it for {quota:.0%} of the time"
+
+
+def second_load_cores(repetitions: Sequence[RepetitionFacts]) -> float | None:
+    """Return how many cores the second load kept busy on average while it was measured, ``None`` if nobody counted."""
+    wall = sum(one.measured_ns or 0 for one in repetitions)
+    if not wall or any(one.second_load_ns is None for one in repetitions):
+        return None
+    return sum(one.second_load_ns or 0 for one in repetitions) / wall
+
+
+def second_load_words(asked: int, had: float | None) -> str:
+    """Return what ran beside a row."""
+    processes = f"{asked} busy process{'' if asked == 1 else 'es'}"
+    kept = "how busy they were is not known" if had is None else f"on average {had:.1f} cores were busy with them"
+    return f"ran beside a second load of {processes}; {kept}"
 
 
 def _heat(facts: TrialFacts) -> Found:

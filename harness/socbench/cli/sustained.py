@@ -17,6 +17,7 @@ app, command = single_command(
         "socbench sustained resnet8  # half an hour on this machine",
         "socbench sustained my.tflite -d adb:SERIAL --duration 10m --max-temp 45",
         "socbench sustained resnet8 -d board --rate 30  # does it hold that?",
+        "socbench sustained resnet8 --busy-cores 1  # beside a second load",
         "socbench sustained resnet8 -d fake:phone-1  # a simulated phone",
     )
 )
@@ -43,6 +44,14 @@ def rate(text: str | float) -> float:
     return value
 
 
+def busy_cores(text: str | int) -> int:
+    """Return a number of cores from 1 to 256; a usage error otherwise."""
+    value = options.count(text)
+    if value > 256:
+        raise typer.BadParameter(f"{str(text)!r} is not a number of cores from 1 to 256")
+    return value
+
+
 def celsius(text: str | float) -> float:
     """Return a temperature in degrees Celsius from 20 to 119; a usage error otherwise."""
     try:
@@ -52,6 +61,57 @@ def celsius(text: str | float) -> float:
     if not 20 <= value < 120:
         raise typer.BadParameter(f"{str(text)!r} is not a temperature in degrees Celsius from 20 to 119 such as 45")
     return value
+
+
+Duration = Annotated[
+    float, typer.Option("--duration", metavar="TIME", parser=duration, help="How long: 30s, 10m, 1h, at most 24h.")
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--rate",
+        metavar="HZ",
+        parser=rate,
+        help="Inferences a second; deadlines that are missed are counted.  [default: as fast as it goes]",
+        show_default=False,
+    ),
+]
+BusyCores = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        parser=busy_cores,
+        help="A second load beside it: so many cores kept busy from warming up to the end.  [default: it runs alone]",
+        show_default=False,
+    ),
+]
+MaxTemp = Annotated[
+    float | None,
+    typer.Option(
+        metavar="C",
+        parser=celsius,
+        help="Stop at this many degrees Celsius: of skin or battery if they are told, else of the hottest sensor.",
+        show_default=False,
+    ),
+]
+FirstRuntime = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runtime",
+        metavar="R",
+        help="litert, onnxruntime, openvino ...; repeat or separate by commas.  [default: the first that is there]",
+        autocompletion=complete.runtimes,
+        show_default=False,
+    ),
+]
+PowerLog = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.csv",
+        help="Log that an external power meter writes meanwhile: lines time,watts.",
+        show_default=False,
+    ),
+]
 
 
 @command
@@ -66,50 +126,16 @@ def sustained(
         ),
     ],
     device: options.Devices = None,
-    length: Annotated[
-        float, typer.Option("--duration", metavar="TIME", parser=duration, help="How long: 30s, 10m, 1h, at most 24h.")
-    ] = "30m",  # type: ignore[assignment]
-    rate_hz: Annotated[
-        float | None,
-        typer.Option(
-            "--rate",
-            metavar="HZ",
-            parser=rate,
-            help="Inferences a second; deadlines that are missed are counted.  [default: as fast as it goes]",
-            show_default=False,
-        ),
-    ] = None,
-    max_temp: Annotated[
-        float | None,
-        typer.Option(
-            metavar="C",
-            parser=celsius,
-            help="Stop at this many degrees Celsius: of skin or battery if they are told, else of the hottest sensor.",
-            show_default=False,
-        ),
-    ] = None,
-    runtime: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--runtime",
-            metavar="R",
-            help="litert, onnxruntime, openvino ...; repeat or separate by commas.  [default: the first that is there]",
-            autocompletion=complete.runtimes,
-            show_default=False,
-        ),
-    ] = None,
+    length: Duration = "30m",  # type: ignore[assignment]
+    rate_hz: Rate = None,
+    busy_cores: BusyCores = None,
+    max_temp: MaxTemp = None,
+    runtime: FirstRuntime = None,
     delegate: options.Delegates = None,
     precision: options.Precisions = None,
     threads: options.Threads = None,
     cores: options.Cores = None,
-    power_log: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.csv",
-            help="Log that an external power meter writes meanwhile: lines time,watts.",
-            show_default=False,
-        ),
-    ] = None,
+    power_log: PowerLog = None,
     label: options.Label = None,
     store: options.Store = None,
     no_wait: Annotated[
@@ -143,6 +169,7 @@ def sustained(
         duration_s=length,
         rate_hz=rate_hz,
         max_temperature_c=max_temp,
+        busy_cores=busy_cores,
         allow_emulated=all(address.startswith("fake:") for address in devices),
         label=label,
         wait=not no_wait,

@@ -9,6 +9,7 @@ those of an agent (version, probe, start, run, status, stop) behind the phone's 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -40,6 +41,8 @@ BATCH_NS: Final = 500_000_000
 GAP_NS: Final = 2_000
 FULL_KHZ: Final = 3_000_000
 BATTERY_UV: Final = 3_850_000
+LOAD_W: Final = 0.5
+"""What a simulated core takes that a second load keeps busy."""
 SPEED_OF: Final = {"int8": 0.55, "int8_dynamic": 0.7, "fp16": 0.8, "bf16": 0.8}
 """What a precision takes of the time of fp32, on every simulated phone."""
 _CPU: Final = {
@@ -133,6 +136,9 @@ class _Repetition:
         self.first = first
         self.entry = entry
         _, self.phone = simulated.named_phone(run.number)
+        # Cores that something else keeps busy are capped together with ours: their heat follows the same clock.
+        load_w = LOAD_W * (self.settings.get("busy_cores") or 0)
+        self.phone = dataclasses.replace(self.phone, power_full_w=self.phone.power_full_w + load_w)
         scale = SPEED_OF.get(trial["precision"], 1.0) * trial.get("batch", 1)
         self.base_s = float(self.phone.base_latency_s[0]) * scale
         self.rng = np.random.default_rng([run.number, int(trial.get("input_seed", 0)), entry["repetition"]])
@@ -311,6 +317,7 @@ class _Repetition:
 
     def _done(self, start_ns: Ints, latency_ns: Ints, stopped_by: str) -> None:
         measured_ns = int(start_ns[-1] + latency_ns[-1])
+        busy_cores = self.settings.get("busy_cores")
         self.out.emit(
             "done",
             measured_count=len(start_ns),
@@ -322,6 +329,7 @@ class _Repetition:
             involuntary_switches=None,
             busy_ns=None,
             quota_throttled_ns=None,
+            second_load_ns=busy_cores * measured_ns if busy_cores else None,
             power={"source": "battery", "battery_permille": 820, "battery_saver": False},
         )
 

@@ -110,6 +110,11 @@ def _delta_cell(row: TrialRow, ctx: Context) -> str:
     return numbers.fixed(row.accuracy_delta, 3, signed=True)
 
 
+def _second_load(row: TrialRow) -> str:
+    busy = row.settings.get("busy_cores")
+    return f"{busy} busy" if isinstance(busy, int) else ""
+
+
 def _tail(row: TrialRow, ctx: Context) -> str:
     value = row.latency_p99_ns if ctx.tail == "p99" else row.latency_p90_ns
     return like_median(value, row, ctx)
@@ -183,6 +188,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("cores", lambda c: "cores", lambda r, c: names.plain(r.cores or "", 24), 1, "condition"),
     Column("batch", lambda c: "batch", lambda r, c: f"{r.batch:,}", 1, "condition"),
     Column("shapes", lambda c: "input", lambda r, c: shapes_text(r), 1, "condition"),
+    Column("second_load", lambda c: "second load", lambda r, c: _second_load(r), 1, "condition"),
     Column("environment", lambda c: "environment", lambda r, c: names.plain(r.environment, 30), 2, "condition"),
     Column("version", lambda c: "version", lambda r, c: names.plain(r.runtime_version or "", 24), 8, "condition"),
     Column("accelerator", lambda c: "accelerator", lambda r, c: _accelerator(r), 9, "condition"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,13 +36,15 @@ class Place:
 def places(section: ranking.Section) -> tuple[int, list[Place]]:
     """Return (N, places of the devices' fastest rows in minute 1 and in minute N); empty when nothing can be ranked.
 
-    N is the last minute that every device finished. A device is there once, with the row that began fastest.
+    N is the last minute that every device finished. A device is there once, with the row that began fastest. Rows at
+    different rates or beside different loads are not ranked together, but those of the most frequent kind, alone first.
     """
+    kind = _kind(row for device in section.devices for row in device.rows)
     best: dict[str, tuple[str, TrialRow, tuple[float | None, ...]]] = {}
     for device in section.devices:
         for row in device.rows:
             minutes = tuple((row.thermal or {}).get("minute_p50_ns") or ())
-            if len(minutes) < 2 or minutes[0] is None:
+            if len(minutes) < 2 or minutes[0] is None or _asked(row) != kind:
                 continue
             known = best.get(device.key)
             if known is None or minutes[0] < (known[2][0] or 0.0):
@@ -56,6 +59,16 @@ def places(section: ranking.Section) -> tuple[int, list[Place]]:
     return count, [
         Place(one[1], one[0], one[2], one[3], number, by_last.index(one) + 1) for number, one in enumerate(by_first, 1)
     ]
+
+
+def _asked(row: TrialRow) -> tuple[float, int]:
+    """What a continuous run was to keep up with: rate (0: as fast as it goes) and busy cores beside it."""
+    return row.settings.get("rate_hz") or 0.0, row.settings.get("busy_cores") or 0
+
+
+def _kind(rows: Iterable[TrialRow]) -> tuple[float, int]:
+    counted = Counter(_asked(row) for row in rows if (row.thermal or {}).get("minute_p50_ns"))
+    return min(counted, key=lambda kind: (-counted[kind], kind), default=(0.0, 0))
 
 
 def order_sentence(section: ranking.Section) -> str | None:

@@ -131,6 +131,10 @@ def _cut(thermal: dict[str, Any]) -> str:
 def _besides(thermal: dict[str, Any]) -> list[str]:
     """Deadlines and energy of a continuous run, where they are known."""
     said = []
+    if thermal.get("busy_cores"):
+        had = thermal.get("busy_cores_average")
+        kept = "" if had is None else f" ({had:.1f} on average)"
+        said.append(f"It ran beside a second load that was to keep {thermal['busy_cores']} cores busy{kept}.")
     if thermal.get("deadlines"):
         share = thermal.get("deadline_missed_share") or 0.0
         rate = numbers.significant(thermal.get("rate_hz") or 0.0)

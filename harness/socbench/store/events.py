@@ -37,6 +37,7 @@ _DONE_INTEGERS: Final = (
     "busy_ns",
     "quota_throttled_ns",
     "run_delay_ns",
+    "second_load_ns",
 )
 DELEGATIONS: Final = ("full", "partial", "fell_back", "unknown")
 EVIDENCES: Final = ("reported", "counted", "inferred", "none")

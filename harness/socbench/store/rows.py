@@ -263,6 +263,7 @@ class _Session:
             device_cores=sum(len(cluster.cpus) for cluster in device.cores) or None if device else None,
             device_emulated=row.device_emulated,
             min_count=row.settings.get("min_count"),
+            busy_cores=row.settings.get("busy_cores"),
             fidelity=row.fidelity,
             temperature_seen=self.temperature_seen.get(row.device),
             **self.heat.get(row.trial, {}),

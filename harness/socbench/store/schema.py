@@ -31,7 +31,8 @@ _COLUMNS: Final = {
     "repetitions": "trial:text repetition:i16 status:text error:text started_ns:i64 ended_ns:i64 import_ns:i64 "
     "load_ns:i64 compile_ns:i64 first_ns:i64 warmup_count:i64 warmup_ns:i64 warmup_steady:bool measured_count:i64 "
     "measured_ns:i64 stopped_by:text peak_memory_bytes:i64 cpu_ns:i64 voluntary_switches:i64 "
-    "involuntary_switches:i64 busy_ns:i64 quota_throttled_ns:i64 run_delay_ns:i64 runtime_version:text "
+    "involuntary_switches:i64 busy_ns:i64 quota_throttled_ns:i64 run_delay_ns:i64 second_load_ns:i64 "
+    "runtime_version:text "
     "delegate_effective:text accelerator:text emulated:bool delegation:text delegation_evidence:text nodes_total:i64 "
     "nodes_delegated:i64 partitions:i64 precision_effective:text threads_effective:i32 cores_effective:text "
     "inputs:text outputs:text details:text power_before:text power_after:text cool_down:text clock_jump_ns:i64",
@@ -42,7 +43,7 @@ _COLUMNS: Final = {
     "data:bytes",
 }
 TABLES: Final = tuple(_COLUMNS)
-ADDED: Final = {"repetitions": frozenset({"run_delay_ns"})}
+ADDED: Final = {"repetitions": frozenset({"run_delay_ns", "second_load_ns"})}
 """Columns that files of format 1 may lack, because they came later; they read as null."""
 
 

@@ -58,6 +58,7 @@ def sustained_of(
     repetition = found[0] if found else {}
     settings = _object(trial["settings"])
     thermal = _facts(repetition, settings, (end_ns - int(start[0])) / 1e9)
+    thermal.update(_second_load(repetition, settings))
     rate = settings.get("rate_hz")
     analysis = throttling.analyse_sustained(start, latency, series, paced=bool(rate))
     thermal.update(asdict(analysis), segments=[asdict(segment) for segment in analysis.segments])
@@ -79,6 +80,14 @@ def _facts(repetition: Json, settings: Json, duration_s: float) -> Json:
         "duration_s": duration_s,
         "clock_jump_ns": repetition.get("clock_jump_ns"),
     }
+
+
+def _second_load(repetition: Json, settings: Json) -> Json:
+    """Return what ran beside it: cores that were to be busy, and how many were on average; ``None`` if it ran alone."""
+    used, measured = repetition.get("second_load_ns"), repetition.get("measured_ns")
+    asked = settings.get("busy_cores")
+    known = asked and used is not None and measured
+    return {"busy_cores": asked, "busy_cores_average": used / measured if known else None}
 
 
 def _charging(repetition: Json, series: tuple[TelemetrySeries, ...]) -> bool | None:
