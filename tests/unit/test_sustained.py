@@ -292,10 +292,17 @@ def test_a_power_log_is_read_and_its_faults_are_named() -> None:
     wall, power = parse_power_log("time,watts\n1700000000.5,2.5\n2023-11-14T22:13:21Z,3\n", "m.csv")
     assert wall.tolist() == [1_700_000_000_500_000_000, 1_700_000_001_000_000_000]
     assert power.tolist() == [2_500_000, 3_000_000]
+    assert parse_power_log("1700000000,-0.05\n", "m.csv")[1].tolist() == [0], "a meter's offset"
     for text, said in (
         ("12,2.5\n", "line 1: '12' is no time"),
         ("2023-11-14T22:13:21,3\n", "is no time"),
         ("1700000000,lots\n", "line 1: 'lots' is no power in watts"),
+        ("1700000000,nan\n", "line 1: 'nan' is no power in watts"),
+        ("1700000000,1e9\n", "line 1: '1e9' is no power in watts"),
+        ("1700000000,2\n1700000001,-2\n", "line 2: -2 W is negative: swap the meter's leads"),
+        ("watts,time\n2.5,1700000000\n", "line 2: '2.5' is no time"),
+        ("1700000000," + "9" * 200_000, "line 1: this is no CSV .*: lines must be time,watts"),
+        ("\0\0\0", "holds no reading"),
         ("1700000000\n", "is not time,watts"),
         ("1700000009,1\n1700000000,1\n", "reading 2 is earlier"),
         ("time,watts\n", "holds no reading"),
@@ -305,7 +312,7 @@ def test_a_power_log_is_read_and_its_faults_are_named() -> None:
 
 
 def test_a_power_log_that_is_not_there_or_has_two_devices_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not there: start the meter's log"):
+    with pytest.raises(UsageError, match="is not there: name the file that the meter writes"):
         check_power_log(tmp_path / "no.csv", ("local",))
     log = tmp_path / "log.csv"
     log.write_text("")

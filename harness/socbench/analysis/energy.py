@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -31,6 +31,11 @@ GAUGE_LEAST_S: Final = 600.0
 LEAST_COVERED: Final = 0.9
 MOST_POWER_UW: Final = 2_000_000_000
 LEAST_READINGS: Final = 5
+OFFSET_W: Final = 0.1
+"""What a meter may show below zero when nothing flows."""
+LONGEST_GAP_SHARE: Final = 0.05
+LONGEST_GAP_S: Final = 2.0
+"""A meter that was silent for longer than both may have missed a step of the load."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,18 @@ def _external(telemetry: Sequence[TelemetrySeries], from_ns: int, to_ns: int, ch
         if series.kind == "power_uw" and series.source.startswith(EXTERNAL):
             power = average_uw(series, from_ns, to_ns)
             if power is not None:
-                return power, series.source, "device", "measured", None
+                return power, series.source, "device", *_of_meter(series, from_ns, to_ns)
     return None
+
+
+def _of_meter(series: TelemetrySeries, from_ns: int, to_ns: int) -> tuple[Trust, str | None]:
+    """How far a meter's log can be trusted: by the longest time in the run for which it says nothing."""
+    t = np.asarray(series.t_ns)
+    inside = t[(t >= from_ns) & (t <= to_ns)]
+    gap_s = float(np.diff(np.concatenate(([from_ns], inside, [to_ns]))).max()) / 1e9
+    if gap_s <= max(LONGEST_GAP_S, LONGEST_GAP_SHARE * (to_ns - from_ns) / 1e9):
+        return "measured", None
+    return "indicative", f"the meter's log says nothing for {gap_s:.0f} s of the run"
 
 
 def _monitors(telemetry: Sequence[TelemetrySeries], from_ns: int, to_ns: int, charging: bool | None) -> Found | None:
@@ -172,7 +187,7 @@ def parse_power_log(text: str, name: str, *, empty_too: bool = False) -> tuple[I
     """
     times: list[int] = []
     powers: list[int] = []
-    for number, line in enumerate(csv.reader(text.splitlines()), 1):
+    for number, line in _lines(text, name):
         if not line or (number == 1 and _is_heading(line)):
             continue
         if len(line) < 2:
@@ -183,16 +198,27 @@ def parse_power_log(text: str, name: str, *, empty_too: bool = False) -> tuple[I
                 f"{name}, line {number}: {line[0][:60]!r} is no time: write seconds since 1970, or ISO 8601 with a "
                 "time zone such as 2026-11-24T18:00:00Z"
             )
-        if watts is None or not -1 <= watts < MOST_POWER_UW / 1e6:
+        if watts is None or watts >= MOST_POWER_UW / 1e6:
             raise UsageError(f"{name}, line {number}: {line[1][:60]!r} is no power in watts")
+        if watts < -OFFSET_W:
+            raise UsageError(f"{name}, line {number}: {watts:g} W is negative: swap the meter's leads, or its sign")
         times.append(t_ns)
-        powers.append(round(watts * 1e6))
+        powers.append(max(0, round(watts * 1e6)))
     if not times and not empty_too:
         raise UsageError(f"{name} holds no reading: lines must be time,watts")
     for number, (before, after) in enumerate(pairwise(times), 2):
         if after < before:
             raise UsageError(f"{name}: reading {number} is earlier than the one before it; sort the log by time")
     return np.array(times, np.int64), np.array(powers, np.int64)
+
+
+def _lines(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
+    number = 0
+    try:
+        for number, line in enumerate(csv.reader(text.splitlines()), 1):
+            yield number, line
+    except csv.Error as problem:
+        raise UsageError(f"{name}, line {number + 1}: this is no CSV ({problem}): lines must be time,watts") from None
 
 
 def _is_heading(line: list[str]) -> bool:

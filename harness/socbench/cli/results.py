@@ -25,6 +25,7 @@ app, command = command_group(
         "socbench results history resnet8 -d local -o history.svg",
         "socbench results label latest before",
         "socbench results export latest -o run.zip",
+        "socbench results attach-power latest meter.csv",
         "socbench results sql 'SELECT session, count(*) FROM samples GROUP BY ALL'",
     ),
 )
@@ -216,6 +217,41 @@ def seal(session: SessionWord, store: options.Store = None) -> None:
     from socbench.store import manage
 
     message(f"Sealed session {manage.seal(options.store_folder(store), session)}.")
+
+
+@command("attach-power")
+def attach_power(
+    session: SessionWord,
+    log: Annotated[
+        Path, typer.Argument(metavar="FILE.csv", help="The meter's log: lines time,watts.", show_default=False)
+    ],
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "-d",
+            "--device",
+            metavar="DEVICE",
+            help="The device that the meter was on, where the session has several.",
+            autocompletion=complete.devices,
+            show_default=False,
+        ),
+    ] = None,
+    store: options.Store = None,
+) -> None:
+    """Add the log of an external power meter to a session that has ended: energy per inference then shows.
+
+    Times are seconds since 1970 or ISO 8601 with a time zone. A log of the same name replaces the earlier one.
+    """
+    from socbench import results
+    from socbench.render.sentences import power_sentences
+    from socbench.store import power
+
+    folder = options.store_folder(store)
+    found = power.attach(folder, session, log, device)
+    message(f"{found.readings:,} of {found.of:,} readings of {log.name} belong to session {found.session}.")
+    rows = [row for row in results.trial_rows(folder, found.session) if row.device == found.device]
+    for sentence in power_sentences(rows):
+        message(printable(sentence))
 
 
 @command()

@@ -147,6 +147,25 @@ def _besides(thermal: dict[str, Any]) -> list[str]:
     return said
 
 
+def power_sentences(rows: Sequence[TrialRow]) -> list[str]:
+    """Say of each continuous run of a device what its meter's log tells of it, or why it tells nothing."""
+    lasting = [row for row in rows if row.scenario == "sustained" and row.thermal]
+    if not lasting:
+        return ["No run there was continuous, so no energy of an inference follows; the report shows the power."]
+    said = []
+    for row in lasting:
+        energy = (row.thermal or {}).get("energy")
+        lead = f"{names.plain(row.model, 60)}, {names.row_name(row)}"
+        if not energy or not str(energy.get("source")).startswith("external:"):
+            said.append(f"{lead}: the log covers less than nine tenths of this run, so its energy is not told from it.")
+            continue
+        reason = energy.get("reason")
+        power = numbers.significant(energy["average_power_uw"] / 1e6)
+        doubt = f": {names.plain(reason, 120)}" if reason else ""
+        said.append(f"{lead}: {power} W on average, an inference takes {energy_words(row.thermal or {})}{doubt}.")
+    return said
+
+
 Who = Callable[[TrialRow], str]
 
 

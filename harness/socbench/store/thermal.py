@@ -86,8 +86,8 @@ def _second_load(repetition: Json, settings: Json) -> Json:
     """Return what ran beside it: cores that were to be busy, and how many were on average; ``None`` if it ran alone."""
     used, measured = repetition.get("second_load_ns"), repetition.get("measured_ns")
     asked = settings.get("busy_cores")
-    known = asked and used is not None and measured
-    return {"busy_cores": asked, "busy_cores_average": used / measured if known else None}
+    average = None if not asked or used is None or not measured else used / measured
+    return {"busy_cores": asked, "busy_cores_average": average}
 
 
 def _charging(repetition: Json, series: tuple[TelemetrySeries, ...]) -> bool | None:

@@ -9,7 +9,7 @@ import copy
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -147,6 +147,33 @@ class SessionWriter:
         (self.folder / LOCK).unlink(missing_ok=True)
         for path in self.folder.iterdir():
             path.chmod(0o444)
+
+
+def replace_table(folder: Path, table: str, keep: Callable[[pa.Table], pa.Table], added: pa.Table) -> None:
+    """Rewrite one table of a sealed session: what ``keep`` leaves of each row group, then ``added``. Atomic.
+
+    Raises StoreError when the table can't be read or the new one can't be written; the old one is then untouched.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from socbench.store.schema import schema
+
+    path = folder / f"{table}.parquet"
+
+    def rows() -> Iterator[pa.Table]:
+        try:
+            with pq.ParquetFile(path) as file:
+                for number in range(file.num_row_groups):
+                    yield keep(file.read_row_group(number).cast(schema(table)))
+        except FileNotFoundError:
+            pass  # a session without such rows need not have the file
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(f"{path} is damaged ({_first_line(error)}); nothing was changed") from error
+        yield added.cast(schema(table))
+
+    _write_tables(path, table, rows(), sealed=True)
+    path.chmod(0o444)
 
 
 def now() -> str:
