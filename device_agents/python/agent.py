@@ -506,6 +506,7 @@ class Supervisor:
         self.ending = None
         self.log_bytes = 0
         self.last_clock_ns = 0
+        self.wall_offset_ns = 0
         self.last_boot_ns = boot_ns()
         self.lease_mtime = None
         self.lease_seen_ns = time.monotonic_ns()
@@ -786,6 +787,7 @@ class Supervisor:
 
     def _clock(self, gap_ns):
         self.last_clock_ns, wall_ns = clock_pair()
+        self.wall_offset_ns = wall_ns - self.last_clock_ns
         members = {"monotonic_ns": self.last_clock_ns, "wall_ns": wall_ns}
         if gap_ns is not None:
             members["gap_ns"] = gap_ns
@@ -797,7 +799,7 @@ class Supervisor:
         self.last_boot_ns = now_ns
         if gap_ns > TICK_S * 1e9 + GAP_NS:
             self._clock(gap_ns)
-        elif time.monotonic_ns() - self.last_clock_ns > CLOCK_EVERY_NS:
+        elif time.monotonic_ns() - self.last_clock_ns > CLOCK_EVERY_NS or self._wall_was_set():
             self._clock(None)
         if self.telemetry is not None and self.telemetry.process.poll() is not None:
             telemetry, self.telemetry = self.telemetry, None
@@ -805,6 +807,10 @@ class Supervisor:
             telemetry.close()
             self.events.emit("log", level="warning", text=text[:TAIL_CHARS])
         self._check_lease()
+
+    def _wall_was_set(self):
+        """The time of day runs differently than at the last pair: what is placed by it needs a pair of each side."""
+        return abs(time.time_ns() - time.monotonic_ns() - self.wall_offset_ns) > GAP_NS
 
     def _check_lease(self):
         """End when the host has not touched the lease for too long; judged on the monotonic clock alone, so that a

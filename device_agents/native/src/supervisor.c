@@ -17,7 +17,7 @@ static struct {
   Child child, telemetry;
   bool has_child, has_telemetry;
   Text current; /* "trial":..,"repetition":.., of the repetition under way */
-  int64_t finished_ns, last_clock_ns, last_boot_ns;
+  int64_t finished_ns, last_clock_ns, last_boot_ns, wall_offset_ns;
   char last_error[64];
   int64_t lease_mtime, lease_seen_ns;
   int64_t load_cores;
@@ -169,6 +169,7 @@ static void emit_clock(int64_t gap_ns) {
     self.last_clock_ns = (before + after) / 2;
     wall_ns = (int64_t)now.tv_sec * SECOND_NS + now.tv_nsec;
   }
+  self.wall_offset_ns = wall_ns - self.last_clock_ns;
   Text event = {0};
   begin_event(&event, "clock", NULL);
   addf(&event, ",\"monotonic_ns\":%lld,\"wall_ns\":%lld", (long long)self.last_clock_ns, (long long)wall_ns);
@@ -394,11 +395,19 @@ static void check_lease(void) {
   }
 }
 
+/* The time of day runs differently than at the last pair: what is placed by it needs a pair of each side. */
+static bool wall_was_set(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  int64_t moved = (int64_t)now.tv_sec * SECOND_NS + now.tv_nsec - monotonic_ns() - self.wall_offset_ns;
+  return moved > SECOND_NS || moved < -SECOND_NS;
+}
+
 static void tick(void) {
   int64_t now = boot_ns(), gap = now - self.last_boot_ns;
   self.last_boot_ns = now;
   if (gap > TICK_NS + SECOND_NS) emit_clock(gap);
-  else if (monotonic_ns() - self.last_clock_ns > CLOCK_EVERY_NS) emit_clock(0);
+  else if (monotonic_ns() - self.last_clock_ns > CLOCK_EVERY_NS || wall_was_set()) emit_clock(0);
   if (self.has_telemetry && child_ended(&self.telemetry)) {
     Text event = {0};
     begin_event(&event, "log", self.current.size ? self.current.data : NULL);
