@@ -19,6 +19,9 @@ COMMAND_TIMEOUT_S = 8.0
 ABSOLUTE_ZERO_MILLI_C = -273150
 HOTTEST_MILLI_C = 1000000
 HOTTEST_CREDIBLE_MILLI_C = 120000
+COLDEST_CREDIBLE_MILLI_C = -40000
+STUCK_AFTER_NS = 60 * 10**9
+LOST_AFTER_NS = 30 * 10**9
 TEMPERATURE = "temperature_milli_c"
 THERMAL_TYPES = {
     0: "cpu",
@@ -231,29 +234,38 @@ OUTER = re.compile(r"skin|shell|batt|surface|case", re.I)
 class HeatLimit:
     """Says when a temperature reaches a limit: of skin and battery where a device tells them, else the hottest.
 
-    A sensor counts once its value has changed: a stuck one says nothing.
+    A sensor counts once its value has changed: a stuck one says nothing. One of skin or battery that has not changed
+    for a minute, or was not heard of for half a minute, protects nothing any more: then all the others count.
     """
 
     def __init__(self, limit_milli_c):
         self.limit_milli_c = limit_milli_c
         self.first = {}
+        self.last_ns = {}
         self.alive = set()
-        self.outer = False
 
     def reached(self, rows):
         """Take telemetry rows; return ``(source, value)`` of the first that is at or over the limit, or None."""
-        self.outer = self.outer or any(row[1] == TEMPERATURE and row[3] and OUTER.search(row[2]) for row in rows)
-        for row in rows:
-            kind, source, value = row[1], row[2], row[3]
-            if kind != TEMPERATURE or value is None or not 0 < value < HOTTEST_CREDIBLE_MILLI_C:
-                continue
-            if self.first.setdefault(source, value) != value:
+        read = [(t_ns, source, value) for t_ns, kind, source, value in (row[:4] for row in rows) if kind == TEMPERATURE]
+        read = [one for one in read if one[2] is not None and 0 < one[2] < HOTTEST_CREDIBLE_MILLI_C]
+        for t_ns, source, value in read:
+            if self.first.setdefault(source, (t_ns, value))[1] != value:
                 self.alive.add(source)
-            if self.outer and not OUTER.search(source):
-                continue
-            if source in self.alive and value >= self.limit_milli_c:
+            self.last_ns[source] = t_ns
+        outer = self._outer(max((t_ns for t_ns, _, _ in read), default=0))
+        for _, source, value in read:
+            if source in self.alive and value >= self.limit_milli_c and (source in outer or not outer):
                 return source, value
         return None
+
+    def _outer(self, now_ns):
+        return [
+            source
+            for source, t_ns in self.last_ns.items()
+            if OUTER.search(source)
+            and now_ns - t_ns <= LOST_AFTER_NS
+            and (source in self.alive or now_ns - self.first[source][0] <= STUCK_AFTER_NS)
+        ]
 
 
 def throttled_us(pid):
@@ -576,10 +588,10 @@ def cooling_state():
     for sensor in find_sensors().found:
         value, _ = sensor.read() if sensor.kind in (TEMPERATURE, "clock_cap_khz", "gpu_clock_cap_khz") else (None, None)
         sensor.close()
-        if value is not None:
+        if value is not None and (sensor.kind != TEMPERATURE or is_credible(value)):
             (temperatures if sensor.kind == TEMPERATURE else caps)[sensor.source] = value
     for kind, source, value, _ in android_facts():
-        if kind == TEMPERATURE and value is not None:
+        if kind == TEMPERATURE and value is not None and is_credible(value):
             temperatures[source] = value
         elif kind == "thermal_status":
             status = value
@@ -591,12 +603,23 @@ def cooling_state():
     return {"temperatures": temperatures, "caps": caps, "status": status}
 
 
+def is_credible(milli_c):
+    """Whether a device can be that warm: sensors that are not there say 0, -274 or 128 degrees."""
+    return milli_c != 0 and COLDEST_CREDIBLE_MILLI_C < milli_c < HOTTEST_CREDIBLE_MILLI_C
+
+
+def in_another_unit(before, value):
+    """Whether a sensor that told degrees, or tenths of them, tells thousandths now."""
+    return 0 < before < 1000 and value >= 8 * before
+
+
 def not_yet_cool(baseline, state, tolerance_milli_c):
     """Return the names of what is still warmer, or more capped, than at the baseline."""
     above = [
         name
         for name, value in state.get("temperatures", {}).items()
-        if name in baseline["temperatures"] and value > baseline["temperatures"][name] + tolerance_milli_c
+        if value > baseline["temperatures"].get(name, value) + tolerance_milli_c
+        and not in_another_unit(baseline["temperatures"][name], value)
     ]
     above += [name for name, cap in state.get("caps", {}).items() if cap < baseline["caps"].get(name, 0)]
     status, before = state.get("status"), baseline.get("status")

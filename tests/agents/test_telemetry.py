@@ -245,3 +245,90 @@ def test_serving_ends_when_nobody_reads(sysfs):
     assert all(event["type"] == "telemetry" for event in events)
     assert events[0]["t_ns"] < events[1]["t_ns"] < events[2]["t_ns"]
     assert next(row for row in events[1]["rows"] if row[1] == "clock_khz")[3] == 1416000
+
+
+ZONES = "sys/class/thermal/thermal_zone{}/"
+
+
+def zones(*readings):
+    """Two files a zone: cpu0, cpu1 ... with these values."""
+    files = {}
+    for number, value in enumerate(readings):
+        files[ZONES.format(number) + "type"] = f"cpu{number}\n"
+        files[ZONES.format(number) + "temp"] = f"{value}\n"
+    return files
+
+
+def test_cooling_down_ignores_sensors_that_tell_nonsense(sysfs, telemetry_on):
+    module = telemetry_on(sysfs(zones(40000, 0, -274000, 128000, -40000)))
+    assert module.cooling_state()["temperatures"] == {"thermal_zone0:cpu0": 40000}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "above"),
+    [
+        (40000, 44000, True),
+        (40000, 128000, False),
+        (40000, 400000, False),
+        (40, 44000, False),
+        (400, 44000, False),
+        (44000, 44, False),
+        (5000, 39000, True),
+    ],
+)
+def test_a_sensor_that_changes_its_unit_or_goes_mad_holds_no_repetition_up(sysfs, telemetry_on, before, now, above):
+    root = sysfs(zones(before))
+    module = telemetry_on(root)
+    baseline = module.cooling_state()
+    (root / ZONES.format(0) / "temp").write_text(f"{now}\n")
+    assert module.not_yet_cool(baseline, module.cooling_state(), 3000) == (["thermal_zone0:cpu0"] if above else [])
+
+
+def test_a_sensor_that_vanishes_holds_no_repetition_up(sysfs, telemetry_on):
+    root = sysfs(zones(40000, 40000))
+    module = telemetry_on(root)
+    baseline = module.cooling_state()
+    (root / ZONES.format(0) / "temp").unlink()
+    (root / ZONES.format(1) / "temp").write_text("50000\n")
+    assert module.not_yet_cool(baseline, module.cooling_state(), 3000) == ["thermal_zone1:cpu1"]
+
+
+def limited(module, readings, limit=45000):
+    """Feed a limit with ``(second, die, skin)``; returns the second at which it is reached, and by what."""
+    watch = module.HeatLimit(limit)
+    for second, die, skin in readings:
+        rows = [
+            [second * 10**9, "temperature_milli_c", "cpu", die],
+            [second * 10**9, "temperature_milli_c", "skin", skin],
+        ]
+        found = watch.reached([row for row in rows if row[3] != "gone"])
+        if found:
+            return second, found[0]
+    return None
+
+
+def test_a_limit_is_meant_for_the_skin_as_long_as_that_is_told(telemetry_on, tmp_path):
+    module = telemetry_on(tmp_path)
+    assert limited(module, [(t, 80000 + t, 30000 + t) for t in range(600)]) is None
+    assert limited(module, [(t, 80000 + t, 30000 + 100 * t) for t in range(600)]) == (150, "skin")
+
+
+def test_a_skin_sensor_that_vanishes_half_way_no_longer_protects_so_all_others_do(telemetry_on, tmp_path):
+    told = [(t, 80000 + t, 30000 + t if t < 300 else "gone") for t in range(0, 600, 2)]
+    assert limited(telemetry_on(tmp_path), told) == (330, "cpu")
+    unreadable = [(t, 80000 + t, 30000 + t if t < 300 else None) for t in range(0, 600, 2)]
+    assert limited(telemetry_on(tmp_path), unreadable) == (330, "cpu")
+
+
+def test_a_skin_sensor_that_never_changes_no_longer_protects_after_a_minute(telemetry_on, tmp_path):
+    assert limited(telemetry_on(tmp_path), [(t, 80000 + t, 30000) for t in range(600)]) == (61, "cpu")
+    assert limited(telemetry_on(tmp_path), [(t, 80000 + t, 30000 + (t > 50)) for t in range(600)]) is None
+
+
+@pytest.mark.parametrize("nonsense", [0, -274000, 128000, 450000])
+def test_a_skin_sensor_that_tells_nonsense_neither_stops_a_run_nor_keeps_others_from_it(
+    telemetry_on, tmp_path, nonsense
+):
+    module = telemetry_on(tmp_path)
+    assert limited(module, [(t, 40000 + t, nonsense) for t in range(300)]) is None
+    assert limited(module, [(t, 40000 + 100 * t, nonsense) for t in range(300)]) == (50, "cpu")

@@ -29,7 +29,7 @@ static struct {
   bool has_baseline;
   struct {
     int64_t limit; /* 0: none */
-    struct { char *source; int64_t first; bool alive; } sensors[256];
+    struct { char *source; int64_t first, first_ns, last_ns; bool alive; } sensors[256];
     int count;
   } heat;
 } self;
@@ -285,32 +285,60 @@ static void watch_load(void) {
     if (child_ended(&self.load[i])) self.load_problem = textf("a process of the second load ended by itself");
 }
 
-/* Looks whether a temperature is at the trial's limit. A sensor counts once its value has changed: a stuck one says nothing. */
+/* Whether a sensor is of what a hand can feel, and says something: it was heard of within half a minute, and has changed
+ * or may still do so in its first minute. Where there is such a one the limit is meant for it alone. */
+static bool protects(int i, int64_t now) {
+  static const char *const outer[] = {"skin", "shell", "batt", "surface", "case"};
+  bool named = false;
+  for (size_t k = 0; k < COUNT(outer); k++) named |= contains_i(self.heat.sensors[i].source, outer[k]);
+  return named && now - self.heat.sensors[i].last_ns <= 30 * SECOND_NS &&
+         (self.heat.sensors[i].alive || now - self.heat.sensors[i].first_ns <= 60 * SECOND_NS);
+}
+
+/* Takes a reading that can be a temperature; the sensor's number, or -1. A sensor counts once its value has changed: a
+ * stuck one says nothing. */
+static int take_heat(const Json *row, int64_t *t_ns, int64_t *value) {
+  const Json *kind = row->first ? row->first->next : NULL, *source = kind ? kind->next : NULL;
+  if (!source || !source->next || strcmp(string_or(kind, ""), "temperature_milli_c") || !int_in(source->next, 1, 119999, value)) return -1;
+  if (!int_in(row->first, 0, INT64_MAX, t_ns)) return -1;
+  int i = 0;
+  while (i < self.heat.count && strcmp(self.heat.sensors[i].source, source->text)) i++;
+  if (i == (int)COUNT(self.heat.sensors)) return -1;
+  if (i == self.heat.count) {
+    self.heat.sensors[i].source = copy_of(source->text, source->size);
+    self.heat.sensors[i].first = *value;
+    self.heat.sensors[i].first_ns = *t_ns;
+    self.heat.sensors[self.heat.count++].alive = false;
+  }
+  if (*value != self.heat.sensors[i].first) self.heat.sensors[i].alive = true;
+  self.heat.sensors[i].last_ns = *t_ns;
+  return i;
+}
+
+static void stop_for_heat(const char *source, int64_t value) {
+  Text event = {0};
+  self.heat.limit = 0;
+  int fd = open(textf("%s/" TOO_WARM, self.folder), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+  if (fd >= 0) close(fd);
+  begin_event(&event, "log", self.current.data);
+  add(&event, ",\"level\":\"info\",\"text\":");
+  add_string(&event, textf("stopped measuring: %s reached %.1f degrees C", source, (double)value / 1000));
+  emit(&event);
+}
+
+/* Looks whether a temperature is at the trial's limit: of skin and battery where the device tells them, else any. */
 static void watch_heat(const char *line, size_t size) {
   const char *problem;
-  Text event = {0};
   const Json *rows = member(json_parse(line, size, &problem), "rows");
+  int64_t now = 0, t_ns, value;
+  for (const Json *row = is_null(rows) ? NULL : rows->first; row; row = row->next)
+    if (take_heat(row, &t_ns, &value) >= 0 && t_ns > now) now = t_ns;
+  bool outer = false;
+  for (int i = 0; i < self.heat.count; i++) outer |= protects(i, now);
   for (const Json *row = is_null(rows) ? NULL : rows->first; row && self.heat.limit; row = row->next) {
-    const Json *kind = row->first ? row->first->next : NULL, *source = kind ? kind->next : NULL;
-    int64_t value;
-    int i = 0;
-    if (!source || !source->next || strcmp(string_or(kind, ""), "temperature_milli_c") || !int_in(source->next, 1, 119999, &value)) continue;
-    while (i < self.heat.count && strcmp(self.heat.sensors[i].source, source->text)) i++;
-    if (i == (int)COUNT(self.heat.sensors)) continue;
-    if (i == self.heat.count) {
-      self.heat.sensors[i].source = copy_of(source->text, source->size);
-      self.heat.sensors[i].first = value;
-      self.heat.sensors[self.heat.count++].alive = false;
-    }
-    if (value != self.heat.sensors[i].first) self.heat.sensors[i].alive = true;
-    if (!self.heat.sensors[i].alive || value < self.heat.limit) continue;
-    self.heat.limit = 0;
-    int fd = open(textf("%s/" TOO_WARM, self.folder), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-    if (fd >= 0) close(fd);
-    begin_event(&event, "log", self.current.data);
-    add(&event, ",\"level\":\"info\",\"text\":");
-    add_string(&event, textf("stopped measuring: %s reached %.1f degrees C", source->text, (double)value / 1000));
-    emit(&event);
+    int i = take_heat(row, &t_ns, &value);
+    if (i >= 0 && self.heat.sensors[i].alive && value >= self.heat.limit && (!outer || protects(i, now)))
+      stop_for_heat(self.heat.sensors[i].source, value);
   }
 }
 

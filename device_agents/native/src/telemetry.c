@@ -284,6 +284,9 @@ void add_power(Text *text) {
 
 /* --- cool-down by condition ------------------------------------------------------------------------------------------ */
 
+/* Whether a device can be that warm: sensors that are not there say 0, -274 or 128 degrees. */
+static bool credible(int64_t milli_c) { return milli_c != 0 && milli_c > -40000 && milli_c < 120000; }
+
 static void add_reading(Cooling *state, const char *name, int64_t value, bool cap) {
   add_bytes(&state->names, name, strlen(name) + 1);
   state->values = realloc(state->values, sizeof *state->values * (size_t)(state->count + 1));
@@ -296,7 +299,7 @@ static void add_reading(Cooling *state, const char *name, int64_t value, bool ca
 static void take_cooling(void *to, const char *kind, const char *source, bool known, int64_t value, const char *reason) {
   Cooling *state = to;
   (void)reason;
-  if (known && strcmp(kind, TEMPERATURE) == 0) add_reading(state, source, value, false);
+  if (known && strcmp(kind, TEMPERATURE) == 0 && credible(value)) add_reading(state, source, value, false);
   if (known && strcmp(kind, "thermal_status") == 0) state->has_status = true, state->status = value;
 }
 
@@ -319,7 +322,8 @@ bool read_cooling(Cooling *state) {
   for (int i = 0; i < sensors.count; i++) {
     int64_t value;
     bool cap = ends_with(sensors.found[i].kind, "clock_cap_khz");
-    if ((cap || sensors.found[i].kind == TEMPERATURE) && !read_sensor(&sensors.found[i], &value)) add_reading(&all, sensors.found[i].source, value, cap);
+    if ((cap || sensors.found[i].kind == TEMPERATURE) && !read_sensor(&sensors.found[i], &value) && (cap || credible(value)))
+      add_reading(&all, sensors.found[i].source, value, cap);
     if (sensors.found[i].fd >= 0) close(sensors.found[i].fd);
   }
   take_android(take_cooling, &all);
@@ -360,6 +364,8 @@ int add_not_cool(Text *text, const Cooling *baseline, const Cooling *state, doub
     const char *other = baseline->names.data;
     for (int k = 0; k < baseline->count; k++, other += strlen(other) + 1) {
       if (baseline->caps[k] != state->caps[i] || strcmp(other, name)) continue;
+      int64_t before = baseline->values[k]; /* of a sensor that told degrees and tells thousandths now, nothing is known */
+      if (!state->caps[i] && before > 0 && before < 1000 && state->values[i] >= 8 * before) continue;
       if (state->caps[i] ? state->values[i] < baseline->values[k] : (double)state->values[i] > (double)baseline->values[k] + tolerance_milli_c) {
         add(text, above++ ? "," : "");
         add_string(text, name);

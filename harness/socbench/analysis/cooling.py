@@ -35,19 +35,25 @@ class Exponential:
 
 
 def believed(series: TelemetrySeries) -> TelemetrySeries:
+    """Return what :func:`credible` leaves, and nothing of a temperature that never changes."""
+    kept = credible(series)
+    value = np.asarray(kept.value)
+    if kept.kind != TEMPERATURE or len(value) < 3 or value.min() != value.max():
+        return kept
+    return replace(kept, t_ns=np.asarray(kept.t_ns)[:0], value=value[:0])
+
+
+def credible(series: TelemetrySeries) -> TelemetrySeries:
     """Return a temperature without the readings that can't be one; other kinds come back as they are.
 
-    Left out: exactly 0, readings under -40 or from 120 degrees on, everything of a sensor that never changes, and
-    what follows a change of unit until the unit is the first one again.
+    Left out: exactly 0, readings under -40 or from 120 degrees on, and what follows a change of unit until the unit is
+    the first one again.
     """
     if series.kind != TEMPERATURE or not len(series.value):
         return series
     value = np.asarray(series.value)
     good = (value != 0) & (value > COLDEST_MILLI_C) & (value < HOTTEST_MILLI_C)
     good &= _same_unit(value, good)
-    kept = value[good]
-    if len(kept) > 2 and kept.min() == kept.max():
-        good[:] = False
     return replace(series, t_ns=np.asarray(series.t_ns)[good], value=value[good])
 
 

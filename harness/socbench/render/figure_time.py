@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from socbench.analysis.cooling import credible
 from socbench.records import PHASE_MEASURED, Device, ReportData, SessionInfo, TelemetrySeries, TrialRow
 from socbench.render import figure_base, names, numbers, ranking
 from socbench.render.figure_base import Figure
@@ -83,7 +84,8 @@ def _repetitions(data: ReportData, session: SessionInfo, device: Device) -> list
 def _telemetry(
     data: ReportData, session: SessionInfo, device: Device
 ) -> list[tuple[str, float, list[TelemetrySeries]]]:
-    series = [one for one in data.telemetry.get(session.session, ()) if one.device == device.device and len(one.t_ns)]
+    told = [credible(one) for one in data.telemetry.get(session.session, ()) if one.device == device.device]
+    series = [one for one in told if len(one.t_ns)]
     panels = []
     for kinds, unit, factor in _PANELS:
         chosen = [one for one in series if one.kind in kinds]

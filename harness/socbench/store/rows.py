@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from socbench.analysis import accuracy as metrics
-from socbench.analysis import statistics, verdicts
+from socbench.analysis import cooling, statistics, verdicts
 from socbench.records import Device, Failure, Json, TelemetrySeries, TrialRow
 from socbench.store.outputs import Outputs
 from socbench.store.reader import Database, read_document
@@ -291,12 +291,16 @@ class _Session:
         return {row.pop("trial"): row for row in self._query(query)}
 
     def _temperature_seen(self) -> dict[str, bool]:
-        """Return by device whether any temperature could be read; a device that never tried is not in there."""
+        """Return by device whether any temperature could be read; a device that never tried is not in there.
+
+        What can't be a temperature (0, -274, 128 degrees) is none.
+        """
         query = (
-            "SELECT device, bool_or(value IS NOT NULL) AS seen FROM telemetry "
+            "SELECT device, bool_or(coalesce(value <> 0 AND value > ? AND value < ?, false)) AS seen FROM telemetry "
             "WHERE session = ? AND kind = 'temperature_milli_c' GROUP BY device"
         )
-        return {row["device"]: row["seen"] for row in self._query(query)}
+        limits = [cooling.COLDEST_MILLI_C, cooling.HOTTEST_MILLI_C]
+        return {row["device"]: row["seen"] for row in self.database.rows(query, [*limits, self.session])}
 
 
 _TAKEN = (
