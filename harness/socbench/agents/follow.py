@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from socbench.agents.base import Agent
-from socbench.errors import AgentError, ChannelError, ProtocolError
+from socbench.errors import AgentError, ChannelError, ProtocolError, StoreError
 from socbench.transports.base import Deadline
 
 LINE_LIMIT_BYTES: Final = 16 * 1024 * 1024
@@ -86,6 +86,7 @@ class JobFollower:
             AgentError: the agent is gone without having ended its job (code ``agent_died``).
             ProtocolError: the device sends nonsense, or more than it may.
             ChannelError: the device could not be reached again.
+            StoreError: the journal's disk is full; what was not stored is still on the device.
         """
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         watch = _Watch(self)
@@ -107,7 +108,7 @@ class JobFollower:
         try:
             for chunk in stream:
                 if chunk:
-                    copy.write(chunk)
+                    self._keep(copy, chunk)
                     watch.something_came()
                     yield from self._events(chunk)
                 else:
@@ -119,6 +120,17 @@ class JobFollower:
             close = getattr(stream, "close", None)
             if close is not None:
                 close()
+
+    def _keep(self, copy: Any, chunk: bytes) -> None:
+        """Write all of a chunk to the journal; what fits of it stays, and the next follower goes on from there."""
+        rest = memoryview(chunk)
+        try:
+            while rest:
+                rest = rest[copy.write(rest) :]
+        except OSError as problem:
+            raise StoreError(
+                f"what {self.agent.channel.address} sends can't be stored in {self.journal}: {problem.strerror}"
+            ) from problem
 
     def _events(self, chunk: bytes) -> Iterator[Followed]:
         start = self._size - len(self._partial)

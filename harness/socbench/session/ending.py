@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from socbench.errors import ChannelError, Interrupted, UsageError
+from socbench.errors import ChannelError, Interrupted, StoreError, UsageError
 from socbench.session.devices import OpenDevice
 from socbench.session.requests import store_option
 from socbench.session.state import SessionState
@@ -28,9 +28,10 @@ class SessionResult:
 def finish(state: SessionState, devices: list[OpenDevice], workers: list[DeviceWorker]) -> SessionResult:
     """Seal what is complete; leave open, and say how to go on with, what was interrupted or goes on by itself."""
     folder = state.writer.folder
-    state.writer.update(clocks={**state.writer.document.get("clocks", {}), **state.clocks})
-    _note_order(state, workers)
-    unfinished = any(isinstance(worker.problem, (Interrupted, ChannelError)) for worker in workers)
+    if not any(isinstance(worker.problem, StoreError) for worker in workers):
+        state.writer.update(clocks={**state.writer.document.get("clocks", {}), **state.clocks})
+        _note_order(state, workers)
+    unfinished = any(isinstance(worker.problem, (Interrupted, ChannelError, StoreError)) for worker in workers)
     if unfinished:
         return _leave_open(state, workers)
     if state.request.power_log is not None:
@@ -57,7 +58,8 @@ def _leave_open(state: SessionState, workers: list[DeviceWorker]) -> SessionResu
             f"fetch the rest later with: socbench collect {state.session}{option}"
         )
         return SessionResult(state.session, "running", code, state.writer.folder)
-    state.writer.update(status="interrupted", ended=now(), detached=False)
+    with suppress(StoreError):  # on a full disk; a session whose writer is gone reads as interrupted all the same
+        state.writer.update(status="interrupted", ended=now(), detached=False)
     state.progress.message(
         f"session {state.session} was interrupted: {kept}; go on with: socbench run --resume {state.session}{option}"
     )

@@ -12,7 +12,15 @@ from typing import Final
 from socbench.agents.follow import Followed, JobFollower
 from socbench.agents.job import job_document
 from socbench.agents.provision import provision
-from socbench.errors import AgentError, ChannelError, FailedError, Interrupted, ProtocolError, SocbenchError
+from socbench.errors import (
+    AgentError,
+    ChannelError,
+    FailedError,
+    Interrupted,
+    ProtocolError,
+    SocbenchError,
+    StoreError,
+)
 from socbench.records import Failure, Json, PlannedRepetition
 from socbench.session.devices import OpenDevice
 from socbench.session.journal import DeviceJournal
@@ -82,13 +90,22 @@ class DeviceWorker:
         except ChannelError as problem:
             self.problem = problem
             self.state.progress.message(f"{self.address} was given up: {problem}")
+        except StoreError as problem:
+            self._leave_on_device(problem)
         except FailedError as problem:
             self.problem = problem
             self._fail_the_rest(problem)
         finally:
-            if not self.started:
+            if not self.started and not isinstance(self.problem, StoreError):
                 self._write_parts(final=True)
             self._watch.ended()
+
+    def _leave_on_device(self, problem: StoreError) -> None:
+        """Stop the agent when the store's disk is full: what is not stored stays on the device for ``--resume``."""
+        self.problem = problem
+        self.state.progress.message(f"{problem}; make room there, nothing that was measured is lost")
+        if self._way == RUN and self.journal.jobs():
+            self._end_quietly(len(self.journal.jobs()))
 
     # What there is already, when a session is resumed
 
