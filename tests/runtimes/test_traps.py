@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 from pathlib import Path
@@ -197,6 +198,47 @@ def test_onnxruntime_answers_a_device_that_openvino_lacks_with_the_cpu_and_the_a
     assert (described["delegation"], described["delegate_effective"]) == ("fell_back", "cpu:mlas")
     assert (described["nodes_total"], described["nodes_delegated"]) == (2, 0)
     assert here.probe("onnxruntime")["gpu:openvino"]["available"] is False
+
+
+@pytest.mark.runtimes
+@pytest.mark.parametrize(
+    ("environment", "delegate", "options", "script", "claimed"),
+    [
+        (
+            "onnxruntime-openvino",
+            "cpu:openvino",
+            {"device_type": "NO_SUCH"},
+            'session = ort.InferenceSession(sys.argv[1], providers=[("OpenVINOExecutionProvider", given)])',
+            ["CPUExecutionProvider"],
+        ),
+        (
+            "onnxruntime-qnn",
+            "npu:qnn",
+            {"backend_path": "/no/such/library.so"},
+            """
+import onnxruntime_qnn
+ort.register_execution_provider_library("QNNExecutionProvider", onnxruntime_qnn.get_library_path())
+options = ort.SessionOptions()
+mine = [device for device in ort.get_ep_devices() if device.ep_name == "QNNExecutionProvider"]
+options.add_provider_for_devices(mine[:1], given)
+session = ort.InferenceSession(sys.argv[1], options)
+""",
+            ["QNNExecutionProvider", "CPUExecutionProvider"],  # it counts itself in and takes nothing
+        ),
+    ],
+)
+def test_a_provider_that_cannot_start_leaves_all_to_the_cpu_and_the_adapter_says_so(
+    place, tiny, tmp_path, environment, delegate, options, script, claimed
+) -> None:
+    here = place(environment)
+    model = tiny.write_onnx(tmp_path / "m.onnx")
+    begin = "import json, sys\nimport onnxruntime as ort\ngiven = json.loads(sys.argv[2])\n"
+    end = "\nprint()\nprint(json.dumps(session.get_providers()))"
+    assert here.say(begin + script + end, str(model), json.dumps(options)) == claimed
+    answer = here.adapter("onnxruntime", delegate, model, provider_options=options)
+    described = answer["described"]
+    assert (described["delegation"], described["delegate_effective"]) == ("fell_back", "cpu:mlas")
+    assert (described["nodes_total"], described["nodes_delegated"]) == (2, 0)
 
 
 @pytest.mark.runtimes
