@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from socbench.environments.catalogue import catalogue
+from socbench.environments.catalogue import catalogue, version_environment
+from socbench.environments.catalogue import environment as find_environment
 from socbench.errors import UsageError
 from socbench.matrix import DELEGATES, Matrix, check_words, is_external
 from socbench.models.cards import Card
@@ -132,7 +133,7 @@ def expand(
     check_names(request, devices)
     arms: list[tuple[str | None, RunRequest]] = [(None, request)]
     if request.ab is not None:
-        arms = [(name, _arm(request, text)) for name, text in zip("AB", request.ab, strict=True)]
+        arms = list(zip("AB", _arms(request, request.ab), strict=True))
     for _, asked in arms:
         check_names(asked, devices)
         if asked.environment is not None and asked.environment != request.environment:
@@ -157,12 +158,12 @@ def runtimes_needed(request: RunRequest, models: Sequence[ModelChoice], suite: S
     """
     request = _with_suite(request, suite)
     check_names(request, ())
-    for arm in request.ab or ():
-        check_names(_arm(request, arm), ())
-    words = [pair.partition("=") for arm in request.ab or () for pair in arm.split(",")]
-    named = [*request.runtimes, *(value.strip() for name, _, value in words if name.strip() == "runtime")]
+    arms = _arms(request, request.ab) if request.ab is not None else [request]
+    for arm in arms:
+        check_names(arm, ())
+    named = [name for arm in arms for name in arm.runtimes]
     check_words("runtime", named, RUNTIMES)
-    if named and (request.runtimes or all("runtime=" in arm for arm in request.ab or ())):
+    if all(arm.runtimes for arm in arms):
         return tuple(dict.fromkeys(named))
     formats = {variant.format for model in models for variant in model.variants}
     return tuple(name for name in RUNTIMES if formats & set(FORMATS_OF_RUNTIME[name]))
@@ -199,6 +200,18 @@ def _with_suite(request: RunRequest, suite: Suite | None) -> RunRequest:
     )
 
 
+def _arms(request: RunRequest, texts: Iterable[str]) -> list[RunRequest]:
+    """Return the requests of the arms of ``--ab``. Arms that differ in their environment measure its runtime alone:
+    ``host`` has others, and with them no counterpart.
+    """
+    arms = [_arm(request, text) for text in texts]
+    if any(arm.runtimes for arm in arms):
+        return arms
+    made = [find_environment(arm.environment) for arm in arms if arm.environment not in (None, HOST)]
+    runtimes = tuple(dict.fromkeys(one.runtime for one in made if one.runtime))
+    return [dataclasses.replace(arm, runtimes=runtimes) for arm in arms] if runtimes else arms
+
+
 def _arm(request: RunRequest, text: str) -> RunRequest:
     """Return the request of one arm of ``--ab``: ``field=value`` pairs put over the rest."""
     changes: dict[str, object] = {}
@@ -223,7 +236,8 @@ def _arm(request: RunRequest, text: str) -> RunRequest:
 
 def _check_environment(name: str, devices: Sequence[DeviceAbilities]) -> None:
     there = {HOST, *(str(e.get("environment", HOST)) for abilities in devices for e in abilities.runtimes)}
-    if name in catalogue() and name not in there:
+    known = name in catalogue() or version_environment(name) is not None
+    if known and name not in there:
         raise UsageError(
             f"the environment {name} is not installed, or its runtime is not in this plan: "
             f"socbench runtimes install {name}"

@@ -34,6 +34,7 @@ __all__ = [
     "compare_rows",
     "history",
     "open_results",
+    "report_comparison",
     "report_data",
     "session_info",
     "session_list",
@@ -185,6 +186,26 @@ def compare_rows(
         along = "" if by is None else f" along {by}"
         raise UsageError(f"{names} have no two rows that could be compared{along}; see socbench results trials")
     return pairs
+
+
+def report_comparison(store: Path, data: ReportData) -> list[ComparedPair]:
+    """Return the pairs of rows that a report of two sessions has (the first is the base), or the arms of its one.
+
+    Empty where not one pair can be compared, and for more sessions: there is no telling which is meant as the base.
+    """
+    from socbench.analysis import compare
+
+    rows = list(data.rows)
+    if len(data.sessions) == 1:
+        pairs = compare.compare_arms(rows) if any(row.ab_arm for row in rows) else []
+    elif len(data.sessions) == 2:
+        first, second = (reader.resolve(store, info.session) for info in data.sessions)
+        sides = ([row for row in rows if row.session == folder.name] for folder in (first, second))
+        pairs = compare.compare(*sides, across=_across(store, first, second))
+    else:
+        pairs = []
+    both = [pair for pair in pairs if pair.base is not None and pair.candidate is not None]
+    return both if any(pair.ratio is not None for pair in both) else []
 
 
 def history(store: Path, model: str, *, device: str | None = None) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from socbench import results
+from socbench.cli.report import _sides as report_sides
 
 from tests.support.scripted_session import Script, plan, simple_session, write_session
 
@@ -171,3 +173,35 @@ def test_history_names_the_step_and_what_changed_with_it(tmp_path: Path) -> None
     assert steps[0].endswith("runtime version 1.30 → 1.31")
     assert text.splitlines()[text.splitlines().index("  " + steps[0]) + 1].startswith("  2026-11-06 10:00")
     assert "runtime version 1.30" in (tmp_path / "h.svg").read_text()
+
+
+def test_a_report_of_two_sessions_has_the_rows_of_both_and_the_comparison_first(store: Path, tmp_path: Path) -> None:
+    page, facts, drawn = tmp_path / "both.html", tmp_path / "both.json", tmp_path / "both.svg"
+    for target in (page, facts, drawn):
+        done = call(store, "report", "before", "after", "-o", str(target))
+        assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert text.index("after against before") < text.index("change of latency, after over before")
+    assert text.index("change of latency, after over before") < text.index('id="answer"')
+    document = json.loads(facts.read_text())
+    assert [row["session"] for row in document["rows"]] == ["s-01", "s-01", "s-02", "s-02"]
+    assert {pair["runtime"]: pair["decision"] for pair in document["compare"]} == {
+        "onnxruntime": "slower",
+        "openvino": "cannot_tell",
+    }
+    assert "change of latency, after over before" in drawn.read_text()
+    assert "both-comparison" not in " ".join(path.name for path in tmp_path.iterdir())
+    assert len(list(tmp_path.glob("both-*.svg"))) > 0, "the other figures lie beside it"
+
+
+@pytest.mark.filterwarnings("ignore::socbench.results.StoreWarning")  # of the session of a newer format
+def test_a_report_compares_only_rows_that_pair_and_names_sessions_that_share_a_label(store: Path) -> None:
+    def compared(*sessions: str) -> tuple[list[str], tuple[str, str] | None]:
+        data = results.report_data(store, sessions)
+        return [pair.key["runtime"] for pair in results.report_comparison(store, data)], report_sides(data)
+
+    assert compared("before", "partly") == (["onnxruntime"], ("before", "partly"))
+    assert compared("before", "foreign")[0] == []
+    assert compared("before", "after", "partly") == ([], None)
+    assert compared("arms") == (["onnxruntime"], None)
+    assert compared("s-07", "s-08")[1] == ("s-07", "s-08")

@@ -245,7 +245,7 @@ def test_a_file_of_the_user_in_another_precision_or_format_is_refused_with_advic
         (RunRequest(ab=("runtime", "runtime=litert")), "'runtime' is no list of field=value pairs"),
         (RunRequest(ab=("runtimes=litert", "runtime=litert")), "did you mean runtime"),
         (RunRequest(ab=("threads=two", "threads=1")), "threads must be a number"),
-        (RunRequest(ab=("environment=mine", "threads=1")), "no environment 'mine'"),
+        (RunRequest(ab=("environment=mine", "threads=1")), "there is no environment called 'mine'"),
     ],
 )
 def test_a_name_that_nobody_knows_is_wrong_usage_with_the_nearest(request_: RunRequest, said: str) -> None:
@@ -299,6 +299,21 @@ def test_the_two_rows_of_a_pair_stand_beside_each_other_with_several_precisions(
 def test_a_candidate_can_be_compared_with_itself() -> None:
     plan = _plan(RunRequest(ab=("runtime=litert", "runtime=litert"), precisions=("fp32",)))
     assert [trial.ab_arm for trial in plan.trials] == ["A", "B"]
+
+
+def test_two_versions_of_a_runtime_are_compared_by_their_environments_and_nothing_else_runs() -> None:
+    request = RunRequest(ab=("environment=host", "environment=onnxruntime-1.24.4"), precisions=("fp32",))
+    both = (LITERT, ORT, {**ORT, "environment": "onnxruntime-1.24.4"})
+    plan = _plan(request, runtimes=both)
+    assert [(t.ab_arm, t.runtime, t.environment, t.excluded) for t in plan.trials] == [
+        ("A", "onnxruntime", "host", None),
+        ("B", "onnxruntime", "onnxruntime-1.24.4", None),
+    ]
+    assert runtimes_needed(request, [ModelChoice(_card(), _variants())], None) == ("onnxruntime",)
+    with pytest.raises(UsageError, match=r"not installed, or .*: socbench runtimes install onnxruntime-1.24.4"):
+        _plan(request)
+    by_default = _plan(runtimes=both)
+    assert {trial.environment for trial in by_default.trials} == {"host"}, "another version runs only when asked for"
 
 
 def test_only_the_runtimes_that_can_be_needed_are_asked_for() -> None:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from socbench.agents.base import Agent
 from socbench.cache import digest_of
-from socbench.environments.catalogue import Environment, catalogue
-from socbench.environments.install import child_env, folder_of, python_of
+from socbench.environments.catalogue import Environment
+from socbench.environments.install import child_env, folder_of, known_environments, python_of
 
 
 def installed_for(runtimes: Sequence[str]) -> list[Environment]:
     """Return the installed environments of these runtimes, in the catalogue's order."""
-    return [one for one in catalogue().values() if one.runtime in runtimes and python_of(one) is not None]
+    return [one for one in known_environments() if one.runtime in runtimes and python_of(one) is not None]
 
 
 def agent_in(agent: Agent, environment: Environment) -> Agent:

@@ -141,7 +141,8 @@ def compare(
 
         sessions = [base] if candidate is None else [base, candidate]
         sides = (names["base"], names["candidate"])
-        for path in write_report(results.report_data(folder, sessions), output, compare=pairs, sides=sides):
+        data = results.report_data(folder, sessions)
+        for path in write_report(data, output, compare=pairs, sides=sides, pictures_of="comparison"):
             message(f"Wrote {path}.")
     return 0 if fail_above is None else _gate(pairs, fail_above, strict=strict)
 

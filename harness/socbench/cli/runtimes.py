@@ -18,6 +18,7 @@ app, command = command_group(
     epilog=examples(
         "socbench runtimes  # what is there, what could be",
         "socbench runtimes install ncnn",
+        "socbench runtimes install onnxruntime==1.24.4  # for run --ab",
         "socbench runtimes install all  # all but the huge ones",
         "socbench runtimes remove executorch",
         "socbench runtimes fetch android-arm64  # libraries for a phone",
@@ -58,7 +59,9 @@ def list_runtimes(as_json: options.Json = False) -> None:
 def install(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME ...", help="Environments (see runtimes list), or all.", show_default=False),
+        typer.Argument(
+            metavar="NAME ...", help="Environments (see runtimes list), RUNTIME==VERSION, or all.", show_default=False
+        ),
     ],
 ) -> int:
     """Make the environments of runtimes, from pinned packages; what is there is left as it is."""
@@ -93,11 +96,12 @@ def remove(
     ],
 ) -> None:
     """Delete environments that socbench made; what was measured in them stays."""
-    from socbench.environments.catalogue import catalogue, environment
+    from socbench.environments.catalogue import environment
+    from socbench.environments.install import known_environments
     from socbench.environments.install import remove as remove_environment
 
     wanted = options.listed(names)
-    chosen = list(catalogue().values()) if "all" in wanted else [environment(name) for name in wanted]
+    chosen = known_environments() if "all" in wanted else [environment(name) for name in wanted]
     for one in chosen:
         if remove_environment(one):
             message(f"{one.name} removed")
@@ -142,12 +146,11 @@ def _host_rows() -> list[dict[str, Any]]:
 
 
 def _environment_rows() -> list[dict[str, Any]]:
-    from socbench.environments.catalogue import catalogue
-    from socbench.environments.install import installed, size_of
+    from socbench.environments.install import installed, known_environments, size_of
 
     there = installed()
     rows = []
-    for one in catalogue().values():
+    for one in known_environments():
         version = one.packages[0].partition("==")[2] if one.name in there else None
         row = _row(one.runtime, one.name, version, f"socbench runtimes install {one.name}")
         rows.append(

@@ -6,6 +6,7 @@ caches; an agent's child process is started with its interpreter, so no import o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from socbench.errors import UsageError
@@ -138,11 +139,36 @@ def environments_for(runtime: str, delegate: str | None = None) -> list[Environm
     return [one for one in _ALL if one.runtime == runtime and (delegate is None or delegate in one.delegates)]
 
 
+_DISTRIBUTIONS = {
+    "litert": "ai-edge-litert",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "ncnn": "ncnn",
+    "mnn": "MNN",
+}
+_ONE_VERSION = re.compile(rf"({'|'.join(_DISTRIBUTIONS)})(?:-|==)(\d[\w.]{{0,30}})")
+
+
+def version_environment(name: str) -> Environment | None:
+    """Return the environment that holds one version of a runtime, by its name (``onnxruntime-1.24.4``) or as pip
+    spells it (``onnxruntime==1.24.4``); ``None`` for other names. It is never chosen unless it is asked for.
+    """
+    found = _ONE_VERSION.fullmatch(name)
+    if found is None:
+        return None
+    runtime, version = found.groups()
+    packages = (f"{_DISTRIBUTIONS[runtime]}=={version}", "numpy")
+    return Environment(f"{runtime}-{version}", runtime, packages, "to compare versions", 100, part_of_all=False)
+
+
 def environment(name: str) -> Environment:
-    """Return one environment. UsageError with the nearest name when there is none of that name."""
+    """Return one environment, of the catalogue or of one version of a runtime. UsageError with the nearest name when
+    there is none of that name.
+    """
     known = catalogue()
-    if name in known:
-        return known[name]
+    made = known.get(name) or version_environment(name)
+    if made is not None:
+        return made
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from socbench.environments.catalogue import Environment, catalogue
+from socbench.environments.catalogue import Environment, catalogue, version_environment
 from socbench.errors import EnvironmentsError
 
 MARKER = "socbench-complete.json"
@@ -46,9 +46,19 @@ def size_of(environment: Environment) -> int | None:
     return size if isinstance(size, int) else None
 
 
+def known_environments() -> list[Environment]:
+    """Return the catalogue, and the environments of single versions of a runtime that are installed."""
+    from socbench.cache import cache_folder
+
+    folders = sorted(cache_folder("environments").glob(f"*/{MARKER}"))
+    made = (version_environment(folder.parent.name.rpartition("-")[0]) for folder in folders)
+    versions = [one for one in made if one is not None and python_of(one) is not None]
+    return [*catalogue().values(), *versions]
+
+
 def installed() -> dict[str, Path]:
     """Return the interpreters of all installed environments by name."""
-    found = {name: python_of(environment) for name, environment in catalogue().items()}
+    found = {environment.name: python_of(environment) for environment in known_environments()}
     return {name: python for name, python in found.items() if python is not None}
 
 

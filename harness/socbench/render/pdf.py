@@ -17,8 +17,8 @@ _LINES: Final = 78
 _PAGE: Final = (8.27, 11.69)
 
 
-def report_pdf(data: ReportData, conclusion: Sequence[str] = ()) -> bytes:
-    """The report as a PDF file (A4); ``conclusion`` is that of a comparison, if there is one."""
+def report_pdf(data: ReportData, conclusion: Sequence[str] = (), comparison: figure_base.Figure | None = None) -> bytes:
+    """The report as a PDF file (A4); ``conclusion`` and ``comparison`` are those of a comparison, if there is one."""
     import matplotlib
     from matplotlib.backends.backend_pdf import PdfPages
 
@@ -29,7 +29,7 @@ def report_pdf(data: ReportData, conclusion: Sequence[str] = ()) -> bytes:
         with PdfPages(out, metadata={"Title": page_title(data), "CreationDate": None}) as pages:
             for page in _text_pages(data, conclusion):
                 pages.savefig(page)
-            for figure in figures.figures(data):
+            for figure in [*([] if comparison is None else [comparison]), *figures.figures(data)]:
                 drawn = figure.draw()
                 figure_base.add_title(drawn, figure)
                 figure_base.settle(drawn)
@@ -55,7 +55,7 @@ def _text_pages(data: ReportData, conclusion: Sequence[str]) -> list[Any]:
 
 def _lines(data: ReportData, conclusion: Sequence[str]) -> list[str]:
     lines: list[str] = []
-    for said in [*sentences.answer(data), *conclusion]:
+    for said in [*conclusion, *sentences.answer(data)]:
         lines += [*textwrap.wrap(said, 100), ""]
     lines += results_lines(data)
     for concern in concerns.gathered(ranking.concerning_rows(data.rows)):

@@ -6,13 +6,16 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from socbench.errors import FailedError, UsageError
 from socbench.records import ComparedPair, ReportData
 from socbench.render import compare as comparison
 from socbench.render import names, ranking, sentences, tables
 from socbench.render.conclusion import compare_answer
+
+if TYPE_CHECKING:
+    from socbench.render.figure_base import Figure
 
 ENDINGS: Final = (".html", ".md", ".csv", ".json", ".png", ".svg", ".pdf")
 
@@ -22,13 +25,19 @@ Sides = tuple[str, str] | None
 
 
 def write_report(
-    data: ReportData, target: Path, *, compare: Sequence[ComparedPair] | None = None, sides: Sides = None
+    data: ReportData,
+    target: Path,
+    *,
+    compare: Compared = None,
+    sides: Sides = None,
+    pictures_of: Literal["all", "comparison"] = "all",
 ) -> list[Path]:
     """Write ``data`` to ``target`` (.html .md .csv .json .png .svg .pdf by its ending); return every file written.
 
     ``compare`` adds a comparison, ``sides`` what its two sides are called (default: arms, or labels).
 
-    A picture ending writes the leading figure to ``target`` and the others beside it (``STEM-NAME.png``).
+    A picture ending writes the leading figure (the comparison's, if there is one) to ``target`` and the others beside
+    it (``STEM-NAME.png``); ``pictures_of="comparison"`` leaves the others out.
     Raises ``UsageError`` for another ending or nothing to show, ``FailedError`` if the target cannot be written.
     """
     ending = target.suffix.lower()
@@ -39,7 +48,8 @@ def write_report(
         )
     _check_writable(target)
     if ending in (".png", ".svg"):
-        return _write_pictures(data, target, ending[1:], compare, sides)
+        pictures = _pictures(data, compare, sides, pictures_of)
+        return _write_pictures(target, ending[1:], pictures)
     contents = _CONTENTS[ending](data, compare, sides)
     _write(target, contents)
     return [target]
@@ -66,7 +76,7 @@ def _json(data: ReportData, compare: Compared, sides: Sides) -> bytes:
 def _pdf(data: ReportData, compare: Compared, sides: Sides) -> bytes:
     from socbench.render.pdf import report_pdf
 
-    return report_pdf(data, _conclusion(compare, sides))
+    return report_pdf(data, _conclusion(compare, sides), _comparison_picture(compare, sides))
 
 
 _CONTENTS: Final[dict[str, Callable[[ReportData, Compared, Sides], bytes]]] = {
@@ -118,18 +128,28 @@ def _conclusion(compare: Compared, sides: Sides) -> list[str]:
     return compare_answer(compare, base=base, candidate=candidate)
 
 
-def _write_pictures(data: ReportData, target: Path, kind: str, compare: Compared, sides: Sides) -> list[Path]:
-    from socbench.render import figures
+def _comparison_picture(compare: Compared, sides: Sides) -> Figure | None:
     from socbench.render.figure_compare import ratios
 
-    found = figures.figures(data)
-    picture = None if compare is None else ratios(compare, *(sides or comparison.side_names(compare)))
-    if picture is not None:
-        found = [picture]
-    if not found:
+    return None if compare is None else ratios(compare, *(sides or comparison.side_names(compare)))
+
+
+def _pictures(data: ReportData, compare: Compared, sides: Sides, of: str) -> list[Figure]:
+    from socbench.render import figures
+
+    first = _comparison_picture(compare, sides)
+    if first is not None and of == "comparison":
+        return [first]
+    return [*([] if first is None else [first]), *figures.figures(data)]
+
+
+def _write_pictures(target: Path, kind: str, pictures: Sequence[Figure]) -> list[Path]:
+    from socbench.render import figures
+
+    if not pictures:
         raise UsageError("There is nothing to draw: no row was measured; write .html or .md to see why.")
     written = []
-    for number, figure in enumerate(found):
+    for number, figure in enumerate(pictures):
         path = target if number == 0 else target.with_name(f"{target.stem}-{figure.name}.{kind}")
         _write(path, figures.rendered(figure, kind))
         written.append(path)
