@@ -123,6 +123,7 @@ class FakeRun:
             reason = "stopped"
         self.where = {}
         self.emit("end", reason=reason)
+        self.stream.close()
         return reason
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from socbench.records import ComparedPair, ReportData, TrialRow
@@ -123,7 +123,15 @@ def _cut(thermal: dict[str, Any]) -> str:
     duration, planned = thermal.get("duration_s"), thermal.get("planned_s")
     if thermal.get("complete") is not False or not duration or not planned:
         return ""
-    why = {"max_temperature": "it was as warm as it may be", "crashed": "it crashed"}
+    why = {
+        "max_temperature": "it was as warm as it may be",
+        "crashed": "it crashed",
+        "disk_full": "the device's disk was full",
+        "orphaned": "its host was gone",
+        "deadline": "it took too long",
+        "out_of_memory": "it ran out of memory",
+        "run_failed": "it failed",
+    }
     reason = why.get(str(thermal.get("ended")), "it was stopped")
     return f" (cut after {duration / 60:.1f} of {planned / 60:.1f} minutes: {reason})"
 
@@ -357,8 +365,6 @@ def pair_name(pair: ComparedPair, *, model: bool = True) -> str:
     row = pair.candidate or pair.base
     key = {str(name): value for name, value in pair.key.items()}
     if row is not None and {"runtime", "precision"} <= set(key):
-        if pair.base is not None and pair.candidate is not None and pair.base.environment != pair.candidate.environment:
-            row = replace(row, environment="host")  # what the sides differ in is no part of the name that they share
         return (f"{names.plain(row.model, 60)}, " if model else "") + names.row_name(row)
     titles = []
     for name, value in key.items():
