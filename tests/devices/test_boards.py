@@ -1,4 +1,4 @@
-"""A board over a real sshd: set up from nothing with wheels that the host downloads, measured, cleaned."""
+"""A board over a real sshd: set up by its own pip or with wheels that the host downloads, measured, cleaned."""
 
 from __future__ import annotations
 
@@ -71,6 +71,29 @@ def test_a_board_is_set_up_from_nothing_measures_and_is_cleaned(home: Home, boar
     assert not list((board.root / "blobs").iterdir())
     assert (board.root / "environment" / "bin" / "python3").exists()
     assert processes_of(home) == []
+
+
+def test_a_board_with_pip_and_a_network_installs_the_runtime_itself(home: Home, board: RealSshd) -> None:
+    done = call(home, "devices", "setup", "ssh:board", "--runtime", "ncnn", "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = rows(done)
+    assert (row["runtime"], row["state"], row["source"]) == ("ncnn", "works", "its own pip")
+    assert "installing ncnn with the pip of ssh:board" in done.stderr
+    assert "downloading" not in done.stderr, "no wheel comes from here"
+    assert listed(board.home) == set(), "nothing outside socbench's own folder is touched, pip's cache neither"
+    assert not (board.root / "tmp").exists()
+
+
+def test_a_board_whose_pip_brings_nothing_gets_the_wheels_of_this_host(home: Home, board: RealSshd) -> None:
+    settings = (
+        (board.folder / "sshd_config").read_text().replace("SetEnv ", "SetEnv PIP_NO_INDEX=1 PIP_FIND_LINKS=/none ")
+    )
+    (board.folder / "sshd_config").write_text(settings)
+    board.reboot()
+    done = call(home, "devices", "setup", "ssh:board", "--runtime", "ncnn", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "the pip of ssh:board brings nothing (No matching distribution found for" in done.stderr
+    assert [(row["state"], row["source"]) for row in rows(done)] == [("works", "wheels of this host")]
 
 
 def test_a_board_without_python_is_told_of_the_native_agent(home: Home, board: RealSshd) -> None:

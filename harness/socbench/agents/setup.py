@@ -237,7 +237,7 @@ def _by_wheels(
         provision(channel, wheels, deadline=deadline, say=say)
         say(f"unpacking {len(wheels)} wheels on {channel.address}")
         _make(channel, board, wheels, deadline)
-    return SetUp(good, missing, "wheels from this host")
+    return SetUp(good, missing, "wheels of this host")
 
 
 def download(specs: Sequence[str], folder: Path, version: str, tags: Sequence[str]) -> str | None:

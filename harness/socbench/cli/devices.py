@@ -87,8 +87,9 @@ def setup(
         print_json(rows)
     else:
         for row in rows:
-            state = f"{row['version']}" if row["state"] == "works" else f"not there: {row['reason']}"
-            print(f"{row['runtime']}  {state}")
+            works = row["state"] == "works"
+            said = f"{row['version']}, from {row['source']}" if works else f"not there: {row['reason']}"
+            print(f"{row['runtime']}  {said}")
         message(f"Next: socbench run -d {device}")
     asked = options.listed(runtime)
     lacking = [row["runtime"] for row in rows if row["state"] != "works" and row["runtime"] in asked]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from socbench.agents.channel import Channel
 from socbench.agents.clean import Thing, remove, survey
 from socbench.agents.python import PythonAgent, probe
-from socbench.agents.setup import DEFAULT, set_up
+from socbench.agents.setup import DEFAULT, SetUp, set_up
 from socbench.devices.config import load_config
 from socbench.devices.facts import read_facts
 from socbench.devices.identity import identify
@@ -20,7 +20,9 @@ from socbench.transports.base import Deadline
 
 
 def set_up_device(name: str, runtimes: Sequence[str], *, offline: bool, wait: bool, progress: Progress) -> list[Json]:
-    """Put runtimes on a board and prove that they import there; returns ``{runtime, version, state, reason}`` of each.
+    """Put runtimes on a board and prove that they import there.
+
+    Returns ``{runtime, version, state, reason, source}`` of each; ``source`` is where its packages came from.
 
     Raises as :func:`socbench.agents.setup.set_up`, and FailedError when a run has the device.
     """
@@ -36,7 +38,7 @@ def set_up_device(name: str, runtimes: Sequence[str], *, offline: bool, wait: bo
         facts = channel.retry(lambda transport: read_facts(transport, deadline))
         found = probe(agent, identify(facts, address).key, None, wanted, deadline=deadline)
     entries = {str(entry.get("runtime")): entry for entry in found}
-    return [_row(runtime, entries.get(runtime, {}), made.missing.get(runtime)) for runtime in wanted]
+    return [_row(runtime, entries.get(runtime, {}), made) for runtime in wanted]
 
 
 def _refuse_running(channel: Channel) -> None:
@@ -51,7 +53,7 @@ def _refuse_running(channel: Channel) -> None:
         )
 
 
-def _row(runtime: str, entry: Json, missing: str | None) -> Json:
+def _row(runtime: str, entry: Json, made: SetUp) -> Json:
     error = entry.get("error")
     works = bool(entry) and not error
     said = str(error.get("message")) if isinstance(error, dict) else "the agent does not know it"
@@ -59,7 +61,8 @@ def _row(runtime: str, entry: Json, missing: str | None) -> Json:
         "runtime": runtime,
         "version": entry.get("version") if works else None,
         "state": "works" if works else "unavailable",
-        "reason": None if works else missing or said,
+        "reason": None if works else made.missing.get(runtime) or said,
+        "source": made.source if works else None,
     }
 
 
