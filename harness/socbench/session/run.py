@@ -331,10 +331,11 @@ def _work(state: SessionState, workers: list[DeviceWorker]) -> None:
                 wait_for(futures)
                 break
             except KeyboardInterrupt:
-                state.progress.message("stopping: what is finished is kept")
                 state.stop.set()
                 for worker in workers:
                     worker.halt()
+                # Said last: with a terminal that is gone this fails, and the workers must end all the same.
+                state.progress.message("stopping: what is finished is kept")
         for future in futures:
             future.result()
     state.pool.shutdown()
