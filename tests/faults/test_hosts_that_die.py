@@ -10,6 +10,7 @@ import time
 import pytest
 from session_home import Heard, Home, end, processes_of, wait_until
 from socbench.errors import FailedError, SelectorError, UsageError
+from socbench.store.reader import read_document
 
 SLOW = {"clock": "real", "latency_ns": 5_000_000}
 
@@ -54,6 +55,19 @@ def test_a_stopped_run_keeps_what_is_finished_says_how_to_go_on_and_goes_on(
     assert states == [(1, "done"), (2, "done"), (3, "done"), (4, "done")]
     after = [row for row in home.rows(session, "samples") if row["repetition"] == 1]
     assert after == before
+
+
+def test_a_run_whose_terminal_is_gone_ends_and_leaves_nothing_running(home: Home) -> None:
+    process = home.start(home.null("slow", **SLOW), options=("--repeat", "1", "-d", "fake:one", "--min-time", "300"))
+    sessions = home.store / "sessions"
+    wait_until(lambda: sessions.is_dir() and '"phase":"measure"' in home.journal_text(home.session()))
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        stream.close()
+    process.send_signal(signal.SIGHUP)
+    process.wait(timeout=60)  # the repetition alone would take 300 s
+    assert read_document(sessions / home.session())["status"] == "interrupted"
+    assert processes_of(home) == []
 
 
 @pytest.mark.parametrize("device", ["local", "fake:one"])
