@@ -7,8 +7,8 @@ from dataclasses import replace
 import synthetic_report as synthetic
 from socbench.records import Reason, ReportData, TrialRow
 from socbench.render import ranking
-from socbench.render.conclusion import compare_answer
-from socbench.render.sentences import answer
+from socbench.render.conclusion import compare_answer, gathered
+from socbench.render.sentences import answer, pair_name
 
 
 def _row(runtime: str, precision: str, ms: float, spread: float = 0.005, **changes: object) -> TrialRow:
@@ -154,6 +154,36 @@ def test_a_comparison_concludes_like_a_colleague() -> None:
     assert any("can't be told" in sentence for sentence in said)
     assert any("missing or failed" in sentence for sentence in said)
     assert compare_answer([])[0].endswith("nothing to compare.")
+
+
+def test_a_pair_that_its_own_spread_hides_is_not_put_down_to_missing_history() -> None:
+    told = synthetic.pairs()[4]
+    told = replace(told, decision="cannot_tell", reasons=("no_session_history",))
+    within_days = replace(told, ratio=1.08, ratio_low=1.08 / 1.12, ratio_high=1.08 * 1.12)  # 8 % at 2 % of its own
+    hidden = replace(told, ratio=1.08, ratio_low=1.08 / 1.6, ratio_high=1.08 * 1.6)
+    assert compare_answer([within_days])[0].startswith("1 row can't be told: with fewer than three earlier sessions")
+    assert compare_answer([hidden])[0].startswith("1 row can't be told: the interval is wider than the difference")
+
+
+def test_what_holds_for_several_pairs_is_said_once() -> None:
+    suspect = ("base_suspect:noisy", "candidate_suspect:noisy")
+    pairs = [replace(pair, reasons=suspect) for pair in synthetic.pairs()[:3]]
+    pairs.append(replace(synthetic.pairs()[3], reasons=("candidate_suspect:noisy",)))
+    pairs.append(replace(synthetic.pairs()[6], reasons=("missing",)))
+    assert [(text, len(found)) for text, found in gathered(pairs)] == [
+        ("suspect: noisy (both sides)", 3),
+        ("suspect: noisy (candidate)", 1),
+    ]
+    assert compare_answer(pairs)[-1].startswith("Something disturbed the measurement on all 4 rows (noisy)")
+
+
+def test_a_pair_is_not_called_by_the_environment_in_which_its_sides_differ() -> None:
+    pair = synthetic.pairs()[4]
+    assert pair.candidate is not None
+    older = replace(pair.candidate, environment="onnxruntime-1.24.4")
+    assert pair_name(replace(pair, candidate=older), model=False) == "ONNX Runtime on the CPU at fp32"
+    both = replace(pair, candidate=older, base=older)
+    assert pair_name(both, model=False) == "ONNX Runtime on the CPU at fp32, in onnxruntime-1.24.4"
 
 
 def test_the_gate_fails_on_what_is_slower_missing_or_void_and_strictly_on_what_cannot_be_told() -> None:

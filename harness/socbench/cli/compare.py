@@ -149,13 +149,15 @@ def compare(
 
 def _gate(pairs: Sequence[ComparedPair], fail_above: float, *, strict: bool) -> int:
     """Say on standard error whether the gate holds; returns the exit code."""
-    from socbench.render.compare import gate_sentence
+    from socbench.render.compare import gate_sentence, several_models
     from socbench.render.names import listing
     from socbench.render.ranking import gate_failures
     from socbench.render.sentences import pair_name
 
     passed, sentence = gate_sentence(pairs, fail_above, strict=strict)
-    rows = listing(pair_name(pair) for pair in gate_failures(pairs, fail_above, strict=strict))
+    many = several_models(pairs)
+    failing = gate_failures(pairs, fail_above, strict=strict)
+    rows = listing((pair_name(pair, model=many) for pair in failing), by="; ")
     message(f"socbench: the gate {'passed' if passed else 'failed'}: {sentence}" + (f": {rows}" if rows else ""))
     return 0 if passed else 1
 

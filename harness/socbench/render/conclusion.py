@@ -83,6 +83,17 @@ def shared(pairs: Sequence[ComparedPair]) -> frozenset[str]:
     return frozenset(reason for reason in common if "_suspect:" not in reason)
 
 
+def gathered(pairs: Sequence[ComparedPair]) -> list[tuple[str, list[ComparedPair]]]:
+    """What speaks of single pairs, each text once with the pairs that it holds for, less what every row shares."""
+    common = shared(pairs)
+    found: dict[str, list[ComparedPair]] = {}
+    for pair in pairs:
+        text = why(pair, common)
+        if text:
+            found.setdefault(text, []).append(pair)
+    return list(found.items())
+
+
 def why(pair: ComparedPair, without: frozenset[str] = frozenset()) -> str:
     """The pair's reasons as one line of words, less those in ``without``."""
     kept = [reason for reason in pair.reasons if reason not in without]
@@ -131,7 +142,17 @@ def _cause(pair: ComparedPair) -> str:
     for code in ("base_failed", "base_void"):
         if code in codes:
             return "base"
-    return next((code for code in codes if code in _CAUSES), "wide")
+    cause = next((code for code in codes if code in _CAUSES), "wide")
+    return "wide" if cause == "no_session_history" and not _told_with_history(pair) else cause
+
+
+def _told_with_history(pair: ComparedPair) -> bool:
+    """Whether the pair would be told without the 10 % that stand for unknown sessions: else its own spread hides it."""
+    if not pair.ratio or not pair.ratio_low or not pair.ratio_high:
+        return False
+    own = math.log(pair.ratio_high / pair.ratio_low) / 2 - math.log(1.1)
+    change = abs(math.log(pair.ratio))
+    return change > own or change + own <= math.log(1.03)
 
 
 def _pairs_needed(pairs: Sequence[ComparedPair]) -> str:
@@ -179,7 +200,10 @@ def _disturbed(pairs: Sequence[ComparedPair]) -> list[str]:
         for code in _codes(pair.reasons):
             counted[code] += 1
     most = [_words(code) for code in sorted(counted, key=lambda code: -counted[code])][:3]
-    where = "" if len(doubtful) == len(told) == 1 else f" on {len(doubtful):,} of {names.count(len(told), 'row')}"
+    if len(doubtful) == len(told):
+        where = "" if len(told) == 1 else f" on all {names.count(len(told), 'row')}"
+    else:
+        where = f" on {len(doubtful):,} of {names.count(len(told), 'row')}"
     return [f"Something disturbed the measurement{where} ({', '.join(most)}): repeat it before you act on it."]
 
 
@@ -233,7 +257,7 @@ def subject_text(change: str) -> str:
 
 
 _TEXTS: Final = {
-    "missing": "the candidate has no such row",
+    "missing": "",  # the decision says it
     "only_in_candidate": "the base has no such row",
     "single_repetition": "one repetition on a side",
     "no_session_history": "no history of sessions",

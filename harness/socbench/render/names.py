@@ -126,7 +126,8 @@ def row_name(row: TrialRow) -> str:
         name += f" (run as {plain(row.precision_effective)})"
     if row.recipe:
         name += f", {plain(row.recipe, 40)}"
-    return name if row.environment == "host" else f"{name}, in {plain(row.environment, 40)}"
+    # An environment of the runtime's own name is where that runtime always is.
+    return name if row.environment in ("host", row.runtime) else f"{name}, in {plain(row.environment, 40)}"
 
 
 _CONDITIONS: Final[dict[str, Callable[[TrialRow], str]]] = {
@@ -163,11 +164,11 @@ def sentence(text: str) -> str:
     return text[0].upper() + text[1:] + ("" if text[-1] in ".!?:…" else ".")
 
 
-def listing(names: Iterable[str], limit: int = 4) -> str:
-    """``a``, ``a and b``, ``a, b and c``, ``a, b, c and 7 more``."""
+def listing(names: Iterable[str], limit: int = 4, by: str = ", ") -> str:
+    """``a``, ``a and b``, ``a, b and c``, ``a, b, c and 7 more``; ``by``: between names with commas."""
     found = list(names)
     if len(found) > limit:
-        return f"{', '.join(found[:limit])} and {len(found) - limit} more"
+        return f"{by.join(found[:limit])} and {len(found) - limit} more"
     if len(found) < 2:
         return "".join(found)
-    return f"{', '.join(found[:-1])} and {found[-1]}"
+    return f"{by.join(found[:-1])} and {found[-1]}"
