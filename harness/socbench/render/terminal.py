@@ -179,15 +179,16 @@ def print_compare(
     heads = compare.heads(names.plain(base, 14), names.plain(candidate, 14), unit)
     styles = [_DECISION_STYLES[pair.decision] for pair in order]
     _print_table(console, heads, lines, right=(1, 2, 3, 4), styles=styles)
-    common = conclusion.shared(pairs)
-    reasons = [(pair, text) for pair in order if (text := conclusion.why(pair, common))]
+    reasons = conclusion.gathered(order)
     remarks = conclusion.notes(pairs)
     if reasons or remarks:
         console.print()
     for note in remarks:
         console.print(Text(note))
-    for pair, text in reasons:
-        console.print(Text(f"{sentences.pair_name(pair, model=many)}: {text}"))
+    for text, found in reasons:
+        called = [sentences.pair_name(pair, model=many) for pair in found]
+        who = called[0] if len(found) == 1 else f"{names.count(len(found), 'row')} ({names.listing(called, 2, '; ')})"
+        console.print(Text(f"{who}: {text}"))
 
 
 def _print_table(
