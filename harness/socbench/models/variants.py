@@ -74,7 +74,7 @@ def build(card: Card, variant: Variant, *, progress: Progress | None = None) -> 
     path = Path(build(card, source, progress=progress).path or "")
     if progress is not None:
         progress(f"making {variant.variant} of {card.model}")
-    return _make(card, variant, path, folder)
+    return _make(card, variant, path, folder, progress)
 
 
 def pick_recipe(device: Device, variants: Sequence[Variant]) -> list[Variant]:
@@ -225,7 +225,7 @@ def _described(card: Card, variant: Variant) -> Variant:
     )
 
 
-def _make(card: Card, variant: Variant, source: Path, folder: Path) -> Variant:
+def _make(card: Card, variant: Variant, source: Path, folder: Path, progress: Progress | None) -> Variant:
     """Run the converter in a child process and put what it made into the cache under one rename."""
     what = f"making {variant.variant} of {card.model}"
     work = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -240,7 +240,7 @@ def _make(card: Card, variant: Variant, source: Path, folder: Path) -> Variant:
         }
         with tempfile.TemporaryDirectory() as scratch:
             if _calibrated(variant):
-                arguments |= _calibration_file(card, variant, source, Path(scratch))
+                arguments |= _calibration_file(card, variant, source, Path(scratch), progress)
                 if variant.format == "onnx" and card.quantise.op_types:
                     arguments["op_types"] = list(card.quantise.op_types)
             child.call(variant.format, arguments, what=what)
@@ -261,7 +261,9 @@ def _make(card: Card, variant: Variant, source: Path, folder: Path) -> Variant:
     return made
 
 
-def _calibration_file(card: Card, variant: Variant, source: Path, folder: Path) -> dict[str, str]:
+def _calibration_file(
+    card: Card, variant: Variant, source: Path, folder: Path, progress: Progress | None
+) -> dict[str, str]:
     """Write the calibration data in the layout of the source file. Raises ModelError when the card names none."""
     import numpy as np
 
@@ -273,6 +275,8 @@ def _calibration_file(card: Card, variant: Variant, source: Path, folder: Path) 
         raise ModelError(f"{variant.variant} of {card.model} needs calibration data, and its card names none")
     if len(card.inputs) != 1:
         raise ModelError(f"{variant.variant} of {card.model} cannot be calibrated: it has {len(card.inputs)} inputs")
+    if progress is not None and data.told_skipped is not None:
+        progress(f"calibration data {data.told_skipped}")
     (spec,) = with_layouts(card, inspect_file(source).inputs)[:1]
     path = folder / "calibration.npy"
     np.save(path, np.ascontiguousarray(arranged(data.inputs, card.inputs[0], spec)), allow_pickle=False)

@@ -261,6 +261,8 @@ def print_models(console: Console, models: Sequence[Json]) -> None:
     if not models:
         console.print(Text("No model is known."))
         return
+    # The task and the input are what one chooses by: a narrow terminal cuts what only a few models have in length.
+    task_width, input_width, licence_width = (24, 24, 16) if console.width >= 112 else (20, 14, 12)
     lines = []
     for model in models:
         variants = model.get("variants") or []
@@ -273,12 +275,12 @@ def print_models(console: Console, models: Sequence[Json]) -> None:
         lines.append(
             [
                 names.plain(model.get("model"), 32),
-                names.plain(model.get("task") or "", 24).replace("_", " "),
-                names.plain(model.get("input") or "", 24),
+                names.plain(model.get("task") or "", task_width).replace("_", " "),
+                names.plain(model.get("input") or "", input_width),
                 f"{parameters / 1e6:.2f} M" if isinstance(parameters, int) else "",
                 f"{size / 1e6:.1f} MB" if isinstance(size, int) else "",
                 "fidelity" if kind is None else names.metric_title(kind),
-                names.plain(said or "", 16),
+                names.plain(said or "", licence_width),
                 f"{built}/{len(variants)}",
             ]
         )

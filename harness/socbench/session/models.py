@@ -179,6 +179,8 @@ class Gatherer:
             dataset = evaluation(model.card)
             assert dataset is not None  # build_missing excluded the rows of what can't be had
             self._datasets[name] = dataset
+            if dataset.told_skipped is not None:
+                self._warn(f"labelled data of {name}, {dataset.told_skipped}")
             self.found.truth[name] = truth_of(model.card, dataset)
             if dataset.targets is not None:
                 self.found.references[f"truth:{name}"] = [self._tensor("targets", dataset.targets)]
