@@ -10,8 +10,10 @@ import tiny_network
 import yaml
 from PIL import Image
 from socbench.errors import FailedError, ModelError
-from socbench.models import cards, data, packages, pictures
+from socbench.models import cards, data, packages, pictures, variants
 from socbench.models.cards import Input, Preprocess
+from socbench.plan import ModelChoice
+from socbench.session.models import Gatherer
 
 
 @pytest.fixture
@@ -104,6 +106,23 @@ def test_a_folder_of_classes_is_read_and_a_corrupt_picture_is_named_not_fatal(fo
     np.testing.assert_allclose(dataset.inputs[:, 0, 0, 0], [(v / 255 - 0.5) / 0.25 for v in (0, 1, 2)], atol=1e-6)
     (skipped,) = dataset.skipped
     assert skipped.startswith(str(tmp_path / "set" / "dog" / "0.png"))
+
+
+def test_a_run_says_how_many_labelled_pictures_could_not_be_read_and_which(folder: Path, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "1.png").write_bytes(picture())
+    (tmp_path / "set" / "dog" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    card = card_with(folder, {"kind": "imagenet_folder", "path": str(tmp_path / "set")})
+    variant = variants.build(card, variants.variants_of(card)[0])
+    said: list[str] = []
+    gatherer = Gatherer([ModelChoice(card, (variant,))], 1, said.append, said.append)
+    made = gatherer._dataset(ModelChoice(card, (variant,)), variant)
+    assert len(made) == 1
+    (one,) = said
+    assert one.startswith("labelled data of tiny, ")
+    assert "1 of 3 were left out (" in one
+    assert "torn.jpg" in one
 
 
 def test_a_flat_folder_has_no_labels_and_so_no_accuracy(folder: Path, tmp_path: Path) -> None:

@@ -69,7 +69,10 @@ def test_an_added_network_gets_every_variant_and_its_int8_can_be_built(tmp_path:
         "openvino-int8",
         "openvino-int8-reduced",
     ]
-    int8 = variants.build(card, variants.variants_of(card)[2])
+    (folder / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
+    said: list[str] = []
+    int8 = variants.build(card, variants.variants_of(card)[2], progress=said.append)
+    assert any("1 of 7 were left out (" in text and "torn.jpg" in text for text in said), said
     assert int8.precision == "int8"
     assert int8.inputs[0].layout == "NCHW"
     with pytest.raises(ModelError, match="there is a model my_net already; name this one with --name"):

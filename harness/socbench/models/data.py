@@ -56,6 +56,14 @@ class Dataset:
         """Whether there is anything to compare answers with."""
         return self.labels is not None or self.targets is not None or bool(self.truth)
 
+    @property
+    def told_skipped(self) -> str | None:
+        """The items that could not be read, counted and the first three named; ``None`` where all could be."""
+        if not self.skipped:
+            return None
+        named = "; ".join(self.skipped[:3]) + (" ..." if len(self.skipped) > 3 else "")
+        return f"{self.name}: {len(self.skipped)} of {self.count + len(self.skipped)} were left out ({named})"
+
 
 def evaluation(card: Card) -> Dataset | None:
     """Return the labelled data of the card, ``None`` where it names none.
