@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from socbench.records import ComparedPair, ReportData, TrialRow
@@ -365,6 +365,8 @@ def pair_name(pair: ComparedPair, *, model: bool = True) -> str:
     row = pair.candidate or pair.base
     key = {str(name): value for name, value in pair.key.items()}
     if row is not None and {"runtime", "precision"} <= set(key):
+        if pair.base is not None and pair.candidate is not None and pair.base.environment != pair.candidate.environment:
+            row = replace(row, environment="host")  # what the sides differ in is no part of the name that they share
         return (f"{names.plain(row.model, 60)}, " if model else "") + names.row_name(row)
     titles = []
     for name, value in key.items():
