@@ -176,7 +176,7 @@ def print_compare(
         column = numbers.aligned([line[position] for line in lines], figure=" ", point=" ")
         for line, text in zip(lines, column, strict=True):
             line[position] = text
-    heads = compare.heads(names.plain(base, 14), names.plain(candidate, 14), unit)
+    heads = compare.heads(names.plain(base, 18), names.plain(candidate, 18), unit)
     styles = [_DECISION_STYLES[pair.decision] for pair in order]
     _print_table(console, heads, lines, right=(1, 2, 3, 4), styles=styles)
     reasons = conclusion.gathered(order)
