@@ -191,8 +191,8 @@ def _ranks(values: Array) -> Array:
 def _spearman_resampled(stats: Stats, chosen: npt.NDArray[np.int64]) -> Array:
     """Return ``_spearman`` of every row of ``chosen`` ``(sets, items)``, from how often it has each item."""
     sets, items = chosen.shape
-    times = np.zeros((sets, len(stats)))
-    np.add.at(times, (np.arange(sets)[:, None], chosen), 1)
+    places = np.arange(sets)[:, None] * len(stats) + chosen
+    times = np.bincount(places.ravel(), minlength=sets * len(stats)).reshape(sets, -1).astype(np.float64)
     one, two = (_ranks_resampled(stats[:, side], times) - (items + 1) / 2 for side in (0, 1))
     scale = np.sqrt(np.sum(times * one * one, 1) * np.sum(times * two * two, 1))
     known: Array = np.sum(times * one * two, 1) / np.where(scale == 0, 1, scale)

@@ -48,15 +48,17 @@ class OutputBytes:
         number = len(self._files)
         try:
             file = pq.ParquetFile(path)
-            named = [file.read_row_group(group, columns=["sha256"]) for group in range(file.num_row_groups)]
-            shas = [table["sha256"].to_pylist() for table in named]
+            shas = file.read(columns=["sha256"])["sha256"].to_pylist()
         except (pa.ArrowException, OSError, KeyError) as problem:
             self._warn(problem)
             return
         self._files.append((path, file))
-        for group, values in enumerate(shas):
-            for sha256 in dict.fromkeys(values):
+        start = 0
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            for sha256 in dict.fromkeys(shas[start : start + rows]):
                 self._places.setdefault(sha256, []).append((number, group))
+            start += rows
 
     def _group(self, place: tuple[int, int]) -> dict[str, memoryview]:
         import pyarrow as pa
