@@ -281,6 +281,8 @@ class TrialRow:
     power_source: str | None = None
     device_emulated: bool = False
     socbench_version: str | None = None
+    latency_mean_ns: float | None = None
+    program: str | None = None
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ ONE_EACH: dict[str, tuple[TrialFacts, TrialFacts]] = {
     "precision_not_effective": (every(precision_effective="fp16"), every(precision_effective=None)),
     "partial_delegation": (every(delegation="partial", nodes_total=9, nodes_delegated=4), every(delegation="unknown")),
     "second_load": (replace(every(second_load_ns=1_900_000_000), busy_cores=2), every(second_load_ns=0)),
+    "vendor_program": (replace(GOOD, program="benchmark_model"), replace(GOOD, program=None)),
     "single_repetition": (replace(GOOD, repetitions=(QUIET,)), replace(GOOD, repetitions=(QUIET, QUIET))),
     "shell_process": (replace(GOOD, device="adb:1"), replace(GOOD, device="ssh:adb")),
     "few_samples": (shaped(count=49), shaped(count=50)),

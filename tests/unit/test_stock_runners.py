@@ -12,7 +12,7 @@ from socbench.agents.stock import (
     litert_benchmark_command,
     perf_test_command,
 )
-from socbench.agents.stock_output import (
+from socbench.devices.program_output import (
     parse_benchmark_model,
     parse_executor_runner,
     parse_litert_benchmark,

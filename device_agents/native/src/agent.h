@@ -68,7 +68,7 @@ bool read_integer(const char *path, int64_t *value);
 bool write_all(int fd, const void *data, size_t size);
 const char *sysfs(const char *format, ...) __attribute__((format(printf, 1, 2)));
 char **list_folder(const char *path, const char *prefix, int *count); /* names, sorted as people count */
-bool capture(char *const argv[], int64_t timeout_ns, size_t limit, Text *into);
+bool capture(char *const argv[], int64_t timeout_ns, size_t limit, Text *into, int *ended);
 bool find_line(const char *text, const char *start, const char **rest);
 bool contains_i(const char *text, const char *part);
 bool ends_with(const char *text, const char *end);

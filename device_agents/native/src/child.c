@@ -6,6 +6,8 @@
 #define LINE_SAMPLES 4096
 #define WINDOW_SAMPLES 32768
 #define SPIN_NS 200000
+#define PRINTED_LIMIT (1 << 20)
+#define RESULTS_LIMIT (4 << 20)
 
 int current_repetition;
 static int events;
@@ -531,6 +533,45 @@ static void write_outputs(Session *session, const Inputs *inputs, void **buffers
   free(files);
 }
 
+/* --- a vendor's own benchmark program instead of a runtime -------------------------------------------------------------- */
+
+static const char *program_word(const Json *value) {
+  if (!value || value->type != JSON_STRING || !value->plain) fail("bad_job", NULL, "options.program names something that is no text");
+  return value->text;
+}
+
+/* Runs the program that `options.program` names and passes on what it says. What that means, a failure too, is for the
+ * host to read: here nothing is known of its output. */
+static void run_program(const Json *program) {
+  const Json *words = member(program, "argv"), *results = member(program, "results");
+  if (!words || words->type != JSON_ARRAY || !words->count) fail("bad_job", NULL, "options.program.argv is no list of words");
+  char **argv = take(sizeof *argv * (size_t)(words->count + 1));
+  int count = 0, status;
+  for (const Json *word = words->first; word; word = word->next) argv[count++] = (char *)program_word(word);
+  Text event = {0}, printed = {0}, written = {0};
+  const char *file = is_null(results) ? NULL : program_word(results);
+  if (file && strchr(file, '/')) fail("bad_job", NULL, "options.program.results is no file of the job's folder");
+  if (file) unlink(file); /* programs append to it: what an earlier repetition left is not this one's */
+  enter(NULL, "measure");
+  int64_t begin_ns = monotonic_ns();
+  if (!capture(argv, INT64_MAX / 4, PRINTED_LIMIT, &printed, &status))
+    fail("runtime_missing", "put it there, or name another with SOCBENCH_STOCK_PROGRAM", "%s cannot be run on this device", argv[0]);
+  int64_t ns = monotonic_ns() - begin_ns;
+  bool there = file && read_file(file, RESULTS_LIMIT, &written);
+  begin(&event, "program");
+  addf(&event, ",\"ran_ns\":%lld,\"exit_code\":%d,\"cut\":%s,\"program\":", (long long)ns,
+       WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), printed.size >= PRINTED_LIMIT ? "true" : "false");
+  add_json(&event, program);
+  add(&event, ",\"printed\":");
+  add_quoted(&event, printed.data, printed.size);
+  add(&event, ",\"results\":");
+  if (there) add_quoted(&event, written.data, written.size);
+  else add(&event, "null");
+  send_event(&event);
+  begin(&event, "done");
+  send_event(&event);
+}
+
 /* --- one repetition as docs/protocol.md orders it --------------------------------------------------------------------- */
 
 static void measured_part(Session *session, const Inputs *inputs, void **buffers, Text *done) {
@@ -578,6 +619,11 @@ static void repetition(const Json *trial) {
   bind_cores(member(trial, "cores"));
   char *model = realpath(member(trial, "model")->text, NULL);
   if (!model || !exists(model)) fail("model_missing", NULL, "the model file %s is not there", model ? model : member(trial, "model")->text);
+  const Json *program = member(member(trial, "options"), "program");
+  if (!is_null(program)) {
+    run_program(program);
+    return;
+  }
   const Runtime *runtime = find_runtime(name);
   if (!runtime) fail("runtime_missing", NULL, "this agent has no runtime called %s; it has %s", name, runtime_names());
   enter(NULL, "import");

@@ -59,7 +59,7 @@ static void add_getprop(Text *into) {
   char *argv[] = {(char *)"getprop", NULL};
   int count = 0;
   add(into, ",\"getprop\":");
-  bool there = capture(argv, 10 * SECOND_NS, 1 << 20, &text);
+  bool there = capture(argv, 10 * SECOND_NS, 1 << 20, &text, NULL);
   for (char *at = text.data; there && at && *at == '[';) {
     char *key_end = strstr(at, "]: ["), *end = key_end ? strstr(key_end, "]\n") : NULL;
     if (!end) break;
@@ -196,7 +196,7 @@ static void add_accelerators(Text *into) {
   char *argv[] = {program_path(), (char *)"gpu-facts", fd, NULL};
   Text noise = {0};
   fcntl(ends[0], F_SETFL, O_NONBLOCK);
-  bool done = capture(argv, 10 * SECOND_NS, 4096, &noise);
+  bool done = capture(argv, 10 * SECOND_NS, 4096, &noise, NULL);
   close(ends[1]);
   char piece[4096];
   for (ssize_t got; (got = read(ends[0], piece, sizeof piece)) > 0;) add_bytes(&answer, piece, (size_t)got);

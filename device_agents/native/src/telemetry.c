@@ -174,7 +174,7 @@ static bool is_android(void) {
 static char *dumpsys(const char *service) {
   Text text = {0};
   char *argv[] = {(char *)"dumpsys", (char *)service, NULL};
-  return capture(argv, COMMAND_NS, 262144, &text) && text.size ? text.data : NULL;
+  return capture(argv, COMMAND_NS, 262144, &text, NULL) && text.size ? text.data : NULL;
 }
 
 typedef void Take(void *to, const char *kind, const char *source, bool known, int64_t value, const char *reason);
@@ -506,7 +506,7 @@ static void take_headroom(Rows *rows) {
   const char *rest;
   Text text = {0};
   if (!is_android() || asked_in_vain) return;
-  bool found = capture(argv, COMMAND_NS, 4096, &text) && find_line(text.data, "Headroom in ", &rest) && (rest = strstr(rest, "seconds: "));
+  bool found = capture(argv, COMMAND_NS, 4096, &text, NULL) && find_line(text.data, "Headroom in ", &rest) && (rest = strstr(rest, "seconds: "));
   double value = found ? strtod(rest + 9, NULL) : (double)NAN;
   asked_in_vain = !(value > -1e9 && value < 1e9);
   take_row(rows, "thermal_headroom_ppm", "thermalservice", !asked_in_vain, asked_in_vain ? 0 : (int64_t)rint(value * 1000) * 1000, "not told by this Android");

@@ -209,12 +209,15 @@ char **list_folder(const char *path, const char *prefix, int *count) {
   return names;
 }
 
-/* Runs a command and takes what it prints on both streams; false when it can't be started or is not done in time. */
-bool capture(char *const argv[], int64_t timeout_ns, size_t limit, Text *into) {
-  int ends[2], status;
+/* Runs a command and takes what it prints on both streams and, where wanted, its status; false when it can't be started or
+ * is not done in time. */
+bool capture(char *const argv[], int64_t timeout_ns, size_t limit, Text *into, int *ended) {
+  int ends[2], parent = getpid(), status = 0;
   if (pipe2(ends, O_CLOEXEC)) return false;
   int pid = fork();
   if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (getppid() != parent) _exit(125);
     dup2(open("/dev/null", O_RDONLY), 0);
     dup2(ends[1], 1);
     dup2(ends[1], 2);
@@ -239,6 +242,7 @@ bool capture(char *const argv[], int64_t timeout_ns, size_t limit, Text *into) {
   if (pid < 0) return false;
   if (!over) kill(pid, SIGKILL);
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
+  if (ended) *ended = status;
   return over && !(WIFEXITED(status) && WEXITSTATUS(status) == 127);
 }
 

@@ -61,6 +61,10 @@ class Agent:
                 code="protocol_version",
             )
 
+    def adapted(self, document: Json) -> Json:
+        """Return a job document as this agent wants it."""
+        return document
+
     def start(self, job: PurePosixPath, *, deadline: Deadline) -> None:
         """Start the job that lies in the folder ``job``, unless it was started already (the channel broke then)."""
         try:

@@ -1,7 +1,7 @@
-"""Vendors' own benchmark programs: command lines, and what they print read back. Pure: nothing is run here.
+"""Command lines of vendors' own benchmark programs. Pure: nothing is run here.
 
 Google's ``benchmark_model`` (of TFLite, old and new, and of LiteRT), ``onnxruntime_perf_test`` and ExecuTorch's
-``executor_runner``. What a program does not tell stays None or ``unknown``; nothing is filled in.
+``executor_runner``. What they print is read by :mod:`socbench.devices.program_output`.
 """
 
 from __future__ import annotations
@@ -27,34 +27,6 @@ class StockOptions:
     library_dir: str | None = None
     input_files: Mapping[str, str] = field(default_factory=dict)
     output_file: str | None = None
-
-
-@dataclass(frozen=True)
-class StockResult:
-    """What a stock runner printed. Times are nanoseconds; ``latencies_ns`` is empty where it keeps none.
-
-    ``delegation``: ``full``, ``partial``, ``fell_back`` or ``unknown``. ``error``: why there is no result.
-    """
-
-    runner: str
-    count: int | None = None
-    init_ns: int | None = None
-    first_ns: int | None = None
-    warmup_mean_ns: int | None = None
-    mean_ns: int | None = None
-    minimum_ns: int | None = None
-    maximum_ns: int | None = None
-    deviation_ns: int | None = None
-    percentiles_ns: Mapping[int, int] = field(default_factory=dict)
-    latencies_ns: tuple[int, ...] = ()
-    peak_memory_bytes: int | None = None
-    delegate_effective: str | None = None
-    delegation: str = "unknown"
-    nodes_total: int | None = None
-    nodes_delegated: int | None = None
-    partitions: int | None = None
-    accelerator_api: str | None = None
-    error: str | None = None
 
 
 _EXTERNAL = {"npu:qualcomm": "libQnnTFLiteDelegate.so", "npu:mediatek": "libneuron_delegate.so"}

@@ -21,7 +21,17 @@ from socbench.errors import UsageError
 from socbench.records import ComparedPair, TrialRow
 
 KEY: Final = ("model", "format", "runtime", "delegate", "precision", "scenario")
-CONDITIONS: Final = ("device_key", "os_build", "threads", "cores", "batch", "shapes", "power_source", "settings")
+CONDITIONS: Final = (
+    "device_key",
+    "os_build",
+    "threads",
+    "cores",
+    "batch",
+    "shapes",
+    "power_source",
+    "settings",
+    "program",
+)
 SUBJECT: Final = (
     "environment",
     "runtime_version",

@@ -35,6 +35,7 @@ ADVICE: Final[dict[str, tuple[Level, str]]] = {
     "precision_not_effective": ("note", "compare by the effective precision: this row ran another one than asked for"),
     "partial_delegation": ("note", "some operators ran elsewhere; use --require-full to refuse such rows"),
     "second_load": ("note", "compare it with rows beside the same load only; leave --busy-cores away to run alone"),
+    "vendor_program": ("note", "use --agent native or python to have every latency and the answers checked"),
     "single_repetition": ("note", "use --repeat 5: one repetition has no interval"),
     "shell_process": ("note", "apps may be scheduled otherwise than a shell's process; compare shell with shell only"),
     "few_samples": ("suspect", "raise --min-time or choose a smaller model: too few inferences fit into the time"),
@@ -96,7 +97,7 @@ class RepetitionFacts:
 @dataclass(frozen=True)
 class TrialFacts:
     """All that a verdict is made from. ``lowest_cap``: lowest clock cap during the trial over the highest seen;
-    ``busy_cores``: the second load that was asked for."""
+    ``busy_cores``: the second load that was asked for; ``program``: the vendor's that measured instead of an agent."""
 
     status: str
     scenario: str
@@ -114,6 +115,7 @@ class TrialFacts:
     highest_thermal_status: int | None = None
     temperature_seen: bool | None = None
     fidelity: Fidelity | None = None
+    program: str | None = None
 
 
 Found = Iterator[tuple[str, str]]
@@ -187,6 +189,8 @@ def _execution(facts: TrialFacts) -> Found:
         yield "threads_not_effective", f"{facts.threads} threads were asked for, {ran_with} used"
     if any(one.details.get("debug_build") is True for one in done):
         yield "debug_build", "the runtime is a debug build"
+    if facts.program is not None:
+        yield "vendor_program", f"{facts.program} measured itself; nobody saw its answers or when an inference began"
     if facts.device.startswith("adb:"):
         yield "shell_process", "ran as a process of the shell, not of an app"
 

@@ -130,7 +130,11 @@ def run(
     ] = False,
     agent: Annotated[
         str,
-        typer.Option(metavar="NAME", help="What measures there: python, or native (phones, boards without Python)."),
+        typer.Option(
+            metavar="NAME",
+            help="What measures there: python, native (phones, boards without Python), or a vendor's program: "
+            "benchmark_model, onnxruntime_perf_test, executor_runner.",
+        ),
     ] = "python",
     label: options.Label = None,
     store: options.Store = None,

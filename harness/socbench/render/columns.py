@@ -47,7 +47,7 @@ def context(rows: Sequence[TrialRow]) -> Context:
     metrics = {row.accuracy_metric for row in rows if row.accuracy_metric}
     values = [value for row in rows for value in (row.accuracy, row.accuracy_delta) if value is not None]
     return Context(
-        time=numbers.time_unit(row.latency_p50_ns for row in rows),
+        time=numbers.time_unit(row.latency_p50_ns or row.latency_mean_ns for row in rows),
         load=numbers.time_unit(row.load_ns for row in rows),
         size=numbers.size_unit(row.size_bytes for row in rows),
         memory=numbers.size_unit(row.peak_memory_bytes for row in rows),
@@ -71,6 +71,8 @@ def ran_on(row: TrialRow, ctx: Context) -> str:
     effective = row.delegate_effective
     if effective is not None and effective != row.delegate:
         return f"{names.delegate_title(effective, row.runtime)} (asked {asked.replace(' (', ', ').rstrip(')')})"
+    if row.program is not None and row.delegation == "unknown" and effective is None:
+        return f"{asked}, unconfirmed"
     if row.delegation == "fell_back":
         return f"not {asked}: fell back"
     if row.delegation == "partial" and row.nodes_total:
@@ -217,7 +219,9 @@ def _threads(row: TrialRow) -> str:
 
 
 def median_cell(row: TrialRow, ctx: Context) -> str:
-    """The median with its interval in the table's unit."""
+    """The median with its interval in the table's unit; ``mean 3.12`` where a vendor's program told that alone."""
+    if ranking.is_told(row) and row.latency_mean_ns is not None:
+        return f"mean {numbers.significant(row.latency_mean_ns / ctx.time.factor)}"
     return numbers.measured(row.latency_p50_ns, row.latency_p50_low_ns, row.latency_p50_high_ns, ctx.time)
 
 

@@ -135,7 +135,8 @@ def _section(data: ReportData, section: ranking.Section, number: int, counter: _
     ctx = columns.context(section.rows)
     shown = [column for column in columns.visible(section.rows, ctx) if column.key != "first"]
     used = dots.scale(section.rows, ctx.time)
-    if used is None:
+    told = any(ranking.is_told(row) for row in section.rows)
+    if used is None and not told:
         shown = [column for column in shown if column.kind != "measure"]
     facts = [names.plain(section.task, 60).replace("_", " ")] if section.task else []
     if section.scenario != "single_stream":
@@ -149,7 +150,7 @@ def _section(data: ReportData, section: ranking.Section, number: int, counter: _
     return {
         "title": section.title,
         "facts": facts,
-        "columns": _heads(shown, ctx, used),
+        "columns": _heads(shown, ctx, used, told),
         "blocks": _blocks(section, shown, ctx, used),
         "key": _key(section.rows) if used else "",
         "figures": [_figure(figure, counter) for figure in figures.section_figures(data, section, number)],
@@ -160,13 +161,15 @@ def _kind(column: columns.Column) -> str:
     return column.key if column.key in ("notes", "fidelity") else column.kind
 
 
-def _heads(shown: Sequence[columns.Column], ctx: columns.Context, used: dots.Scale | None) -> list[dict[str, Any]]:
+def _heads(
+    shown: Sequence[columns.Column], ctx: columns.Context, used: dots.Scale | None, told: bool
+) -> list[dict[str, Any]]:
     heads: list[dict[str, Any]] = []
     for column in shown:
         heads.append({"head": column.head(ctx), "kind": _kind(column), "axis": None})
         if column.key == "median" and used is not None:
             heads.append({"head": "", "kind": "plot", "axis": Markup(dots.axis_svg(used))})
-    return heads if used is not None else [*heads, {"head": "why not", "kind": "notes", "axis": None}]
+    return heads if used is not None or told else [*heads, {"head": "why not", "kind": "notes", "axis": None}]
 
 
 def _blocks(

@@ -11,13 +11,14 @@ from socbench.records import ComparedPair, Json, ReportData, TrialRow
 from socbench.render import names
 
 AccuracyState = Literal["keeps", "loses", "unclear", "unknown"]
-Group = Literal["trusted", "loses", "suspect", "void", "absent"]
+Group = Literal["trusted", "loses", "suspect", "void", "told", "absent"]
 
 GROUP_TITLES: Final[dict[str, str]] = {
     "trusted": "",
     "loses": "Loses accuracy, or the labelled inputs are too few to tell",
     "suspect": "Suspect: measured, and something disturbed it; not ranked",
     "void": "Void: what ran is not what was asked for, or the answers are wrong; not ranked",
+    "told": "Only a mean is known, as a vendor's program told it; not ranked, since medians are",
     "absent": "Not measured",
 }
 
@@ -57,6 +58,11 @@ def is_measured(row: TrialRow) -> bool:
     return row.latency_p50_ns is not None and math.isfinite(row.latency_p50_ns) and row.latency_p50_ns > 0
 
 
+def is_told(row: TrialRow) -> bool:
+    """Whether a vendor's program told a mean latency and no median."""
+    return row.status == "done" and not is_measured(row) and bool(row.latency_mean_ns)
+
+
 def is_trusted(row: TrialRow) -> bool:
     """Whether the row may be ranked: done, measured and valid."""
     return row.status == "done" and row.verdict == "valid" and is_measured(row)
@@ -88,7 +94,7 @@ def accuracy_state(row: TrialRow) -> AccuracyState:
 def group_of(row: TrialRow) -> Group:
     """The part of the table that a row stands in."""
     if not is_measured(row) or row.status in ("excluded", "failed"):
-        return "absent"
+        return "told" if is_told(row) else "absent"
     if row.verdict == "invalid":
         return "void"
     if not is_trusted(row):
@@ -101,7 +107,7 @@ def ranked(rows: Iterable[TrialRow]) -> tuple[tuple[Group, tuple[TrialRow, ...]]
     by_group: dict[Group, list[TrialRow]] = {}
     for row in rows:
         by_group.setdefault(group_of(row), []).append(row)
-    order: tuple[Group, ...] = ("trusted", "loses", "suspect", "void", "absent")
+    order: tuple[Group, ...] = ("trusted", "loses", "suspect", "void", "told", "absent")
     return tuple((group, tuple(sorted(by_group[group], key=_order))) for group in order if group in by_group)
 
 

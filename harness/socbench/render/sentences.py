@@ -185,7 +185,7 @@ def _about(rows: Sequence[TrialRow]) -> list[str]:
         return named[row.session, row.trial]
 
     if not any(ranking.is_measured(row) for row in rows):
-        return _nothing(rows)
+        return _told(who, rows) if any(ranking.is_told(row) for row in rows) else _nothing(rows)
     if not trusted:
         return [*_only_doubtful(who, rows), *_tally(rows)]
     return [
@@ -203,6 +203,16 @@ def _latency(row: TrialRow) -> float:
 
 def _said(row: TrialRow) -> str:
     return numbers.in_sentence(_latency(row), row.latency_p50_low_ns, row.latency_p50_high_ns)
+
+
+def _told(who: Who, rows: Sequence[TrialRow]) -> list[str]:
+    """What is said where a vendor's program told means alone: they are not ranked as if they were medians."""
+    told = sorted((row for row in rows if ranking.is_told(row)), key=lambda row: row.latency_mean_ns or 0.0)
+    first = told[0]
+    mean = numbers.in_sentence(first.latency_mean_ns or 0.0)
+    lead = "The lowest mean" if len(told) > 1 else "The mean"
+    said = f"{lead} that {names.plain(first.program or '', 60)} told is {mean}, {who(first)}; it told no median."
+    return [said, *_tally(rows)]
 
 
 def _nothing(rows: Sequence[TrialRow]) -> list[str]:

@@ -16,7 +16,7 @@ from socbench.render import columns, compare, concerns, conclusion, names, numbe
 
 WIDTH = 100
 _GAP = 2
-_STYLES = {"suspect": "yellow", "void": "red", "absent": "dim"}
+_STYLES = {"suspect": "yellow", "void": "red", "told": "dim", "absent": "dim"}
 _DECISION_STYLES = {
     "faster": "green",
     "slower": "red",
@@ -89,7 +89,12 @@ def _print_section(console: Console, section: ranking.Section) -> None:
 
 def _print_marks(console: Console, section: ranking.Section) -> None:
     found = {group for device in section.devices for group, _ in device.groups}
-    said = {"loses": "↓ may lose accuracy", "suspect": "? suspect, not ranked", "void": "✗ void, not ranked"}
+    said = {
+        "loses": "↓ may lose accuracy",
+        "suspect": "? suspect, not ranked",
+        "void": "✗ void, not ranked",
+        "told": "mean: no median was told, not ranked",
+    }
     marks = [text for group, text in said.items() if group in found]
     if marks:
         console.print(Text("   ".join(marks)), style="dim")

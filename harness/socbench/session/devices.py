@@ -20,6 +20,7 @@ from socbench.agents.channel import Channel
 from socbench.agents.environments import agent_in, installed_for
 from socbench.agents.fake_phone import FakePhoneAgent
 from socbench.agents.native import NativeAgent
+from socbench.agents.programs import STOCK_AGENTS, StockAgent
 from socbench.agents.python import PythonAgent, probe
 from socbench.devices.config import load_config
 from socbench.devices.discovery import open_device
@@ -34,7 +35,11 @@ from socbench.session.lease import DeviceLease, HostLease
 from socbench.transports.base import Deadline
 from socbench.transports.local import local_root
 
-KINDS: Final[dict[str, AgentKind]] = {"python": PythonAgent(), "native": NativeAgent()}
+KINDS: Final[dict[str, AgentKind]] = {
+    "python": PythonAgent(),
+    "native": NativeAgent(),
+    **{name: StockAgent(name) for name in STOCK_AGENTS},
+}
 _SETUP_S: Final = 300.0
 _PROBE_S: Final = 600.0
 _RENEW_S: Final = 30.0

@@ -54,6 +54,7 @@ class DeviceJournal:
     def __post_init__(self) -> None:
         self._spans: dict[str | None, list[tuple[Path, int, int]]] = defaultdict(list)
         self._wanted: dict[str, tuple[int, str]] = {}
+        self._refused: dict[PlannedRepetition, Failure | None] = {}
 
     @classmethod
     def of(cls, journal: Path, device: str) -> DeviceJournal:
@@ -88,7 +89,10 @@ class DeviceJournal:
             if head.type == "error":
                 self.job_error = _failure(head)
             return
-        self._note(int(path.stem.removeprefix("job-")), head, PlannedRepetition(head.trial, head.repetition))
+        planned = PlannedRepetition(head.trial, head.repetition)
+        if head.type == "program":
+            self._program(path, followed, planned)
+        self._note(int(path.stem.removeprefix("job-")), head, planned)
 
     def _note(self, job: int, head: Head, planned: PlannedRepetition) -> None:
         assert head.trial is not None
@@ -98,8 +102,11 @@ class DeviceJournal:
             self._want(job, head.tensors)
         if head.type in ("done", "error"):
             self.begun.discard(planned)
+            refused = self._refused.pop(planned, None)
             if head.type == "done":
                 self.finished.add(planned)
+                if refused is not None:
+                    self.failed.setdefault(head.trial, refused)
             elif head.code not in _CUT_SHORT:
                 self.finished.add(planned)
                 self.failed.setdefault(head.trial, _failure(head))
@@ -122,6 +129,17 @@ class DeviceJournal:
                 file.seek(offset)
                 for line in file.read(length).splitlines():
                     yield decode(line)
+
+    def _program(self, path: Path, followed: Followed, planned: PlannedRepetition) -> None:
+        """Take note of what a vendor's program said: only its text tells whether it failed."""
+        from socbench.store.events import read_program_event
+        from socbench.store.members import Event
+
+        with path.open("rb") as file:
+            file.seek(followed.offset)
+            event = Event(msgspec.json.decode(file.read(followed.length)), self.device)
+        result, self._refused[planned] = read_program_event(event)
+        self.delegation[planned.trial] = result.delegation
 
     def _want(self, job: int, tensors: msgspec.Raw) -> None:
         try:

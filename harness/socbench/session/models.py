@@ -110,12 +110,19 @@ class Gatherer:
     """Collects, each thing once, what the trials of a plan need."""
 
     def __init__(
-        self, models: list[ModelChoice], seed: int, say: Callable[[str], None], warn: Callable[[str], None]
+        self,
+        models: list[ModelChoice],
+        seed: int,
+        say: Callable[[str], None],
+        warn: Callable[[str], None],
+        *,
+        answers: bool = True,
     ) -> None:
         self._models = {model.card.model: model for model in models}
         self._seed = seed
         self._say = say
         self._warn = warn
+        self._answers = answers  # false where the agent gives none: then neither inputs nor a reference are needed
         self._datasets: dict[str, Dataset] = {}
         self._probes: dict[Any, tuple[InputFile, ...]] = {}
         self._sets: dict[Any, tuple[InputFile, ...]] = {}
@@ -154,12 +161,13 @@ class Gatherer:
             python=python,
             env=env,
             model=model_files(variant),
-            probe=() if accuracy else self._probe(model, variant, trial),
+            probe=() if accuracy or not self._answers else self._probe(model, variant, trial),
             dataset=self._dataset(model, variant) if accuracy else (),
             keep=kept_outputs(model.card, variant) if accuracy else (),
             cores=resolve_cores(trial.cores, clusters, trial.device) if trial.cores else None,
         )
-        self.found.fidelity_to[trial.trial] = self._reference(model, variant, trial)
+        if self._answers:
+            self.found.fidelity_to[trial.trial] = self._reference(model, variant, trial)
 
     def _probe(self, model: ModelChoice, variant: Variant, trial: TrialPlan) -> tuple[InputFile, ...]:
         from socbench.models.inputs import probe_inputs

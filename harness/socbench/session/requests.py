@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from socbench.agents.programs import STOCK_AGENTS
 from socbench.devices.config import load_config
 from socbench.devices.cores import check_cores
 from socbench.errors import UsageError
@@ -34,6 +35,8 @@ def settle(request: RunRequest) -> RunRequest:
         check_cores(cores)
     if request.agent not in KINDS:
         raise UsageError(f"there is no agent {request.agent!r}: this socbench has {', '.join(KINDS)}")
+    if request.agent in STOCK_AGENTS:
+        request = _for_program(request)
     if request.prepare_device:
         raise UsageError("--prepare can't be done by this socbench: set the device up by hand and leave it away")
     if request.detach and request.precision_target is not None:
@@ -43,6 +46,24 @@ def settle(request: RunRequest) -> RunRequest:
     if request.detach and request.power_log is not None:
         raise UsageError("--detach can't go with --power-log: the meter's log must lie on this host when it ends")
     return replace(request, devices=addresses)
+
+
+def _for_program(request: RunRequest) -> RunRequest:
+    """Return the request as a vendor's program can do it: it times single inferences of the model as its file is."""
+    what = {
+        "--scenario": set(request.scenarios) - {"single_stream"},
+        "--batch": request.batch != 1,
+        "--shape": request.shapes,
+        "--precision-target": request.precision_target is not None,
+        "--ab": request.ab is not None,
+    }
+    asked = next((option for option, given in what.items() if given), None)
+    if asked is not None:
+        raise UsageError(
+            f"--agent {request.agent} can't go with {asked}: the vendor's program times the model as its file is and "
+            "gives no answers; use --agent native or python"
+        )
+    return replace(request, scenarios=("single_stream",))
 
 
 def _with_plan_file(request: RunRequest) -> RunRequest:

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from socbench.agents.programs import STOCK_AGENTS
 from socbench.devices.cores import resolve_cores
 from socbench.errors import Interrupted, StoreError, UsageError
 from socbench.models.suites import Suite
@@ -216,7 +217,9 @@ def _prepare(
     models = build_missing(models, plan, progress.step)
     plan = expand(request, abilities, models, suite=suite, seed=seed)
     by_address: dict[str, DeviceAbilities] = {device.address: device.abilities for device in devices}
-    gathered = Gatherer(models, input_seed, progress.step, progress.message).gather(plan, by_address)
+    answers = request.agent not in STOCK_AGENTS
+    gatherer = Gatherer(models, input_seed, progress.step, progress.message, answers=answers)
+    gathered = gatherer.gather(plan, by_address)
     trials = tuple(
         replace(trial, fidelity_to=gathered.fidelity_to.get(trial.trial, trial.fidelity_to)) for trial in plan.trials
     )

@@ -232,7 +232,7 @@ class DeviceWorker:
             cool_down={**self.device.cool_down, **fixed_wait(self.state.request, self._is_here())},
         )
         self._until_stopped()
-        self._start(number, document)
+        self._start(number, self.device.agent.adapted(document))
         return number
 
     def _until_stopped(self) -> None:

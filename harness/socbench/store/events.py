@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from socbench.devices.program_output import PROGRAMS, StockResult, read_program
 from socbench.errors import ProtocolError
 from socbench.records import PHASE_FIRST, PHASE_MEASURED, PHASE_WARMUP, Failure, Json, Status, TrialPlan
 from socbench.store.members import Event
@@ -38,6 +39,9 @@ _DONE_INTEGERS: Final = (
     "quota_throttled_ns",
     "run_delay_ns",
     "second_load_ns",
+)
+_TOLD: Final = (
+    *("runner", "count", "warmup_mean_ns", "mean_ns", "minimum_ns", "maximum_ns", "deviation_ns", "accelerator_api"),
 )
 DELEGATIONS: Final = ("full", "partial", "fell_back", "unknown")
 EVIDENCES: Final = ("reported", "counted", "inferred", "none")
@@ -79,6 +83,7 @@ class _Attempt:
     ops: list[Json] = field(default_factory=list)
     outputs: list[Json] = field(default_factory=list)
     ended: bool = False
+    refused: Failure | None = None
 
 
 class _Translator:
@@ -138,6 +143,9 @@ def _loaded(event: Event, attempt: _Attempt) -> None:
     row["threads_effective"] = event.integer("threads_effective", limit=2**31 - 1)
     row.update({name: event.text(name) for name in _LOADED_TEXTS})
     row.update({name: _text(event.raw.get(name)) for name in _LOADED_JSON})
+    details = event.raw.get("details")
+    if isinstance(details, dict) and "program" in details:  # that name is the host's
+        row["details"] = _text({name: value for name, value in details.items() if name != "program"})
     row["emulated"] = event.boolean("emulated")
     row["delegation"] = event.choice("delegation", DELEGATIONS) or "unknown"
     row["delegation_evidence"] = event.choice("delegation_evidence", EVIDENCES) or "none"
@@ -241,8 +249,58 @@ def _tensor_row(tensor: Event, count: int | None) -> Json:
     }
 
 
+def program_failure(program: str, exit_code: int | None, result: StockResult) -> Failure | None:
+    """Return why a vendor's program gave no result, if so."""
+    if result.error is None:
+        return None
+    code = "crashed" if exit_code is not None and exit_code > 128 else "run_failed"
+    return Failure(code, f"{program} failed: {result.error}", "its whole output is in the session's journal")
+
+
+def read_program_event(event: Event) -> tuple[StockResult, Failure | None]:
+    """Return what a ``program`` event says, and why it is a failure, if so."""
+    given = event.object("program") or {}
+    name = Event(given, event.device).choice("name", PROGRAMS)
+    if name is None:
+        raise event.nonsense("program", "has no name")
+    texts = [event.raw.get("printed"), event.raw.get("results")]
+    printed, results = (text if isinstance(text, str) else None for text in texts)
+    exit_code = event.integer("exit_code")
+    cut = event.boolean("cut") or False
+    result = read_program(name, printed or "", results, exit_code=exit_code, cut=cut)
+    return result, program_failure(name, exit_code, result)
+
+
+def _program(event: Event, attempt: _Attempt) -> None:
+    """Take what a vendor's program printed; what it did not tell stays unknown."""
+    result, attempt.refused = read_program_event(event)
+    told = {name: getattr(result, name) for name in _TOLD}
+    percentiles = {str(number): value for number, value in result.percentiles_ns.items()}
+    argv = (event.object("program") or {}).get("argv")
+    program = {"argv": argv, **told, "percentiles_ns": percentiles, "latencies_ns": list(result.latencies_ns)}
+    known = result.delegation != "unknown"
+    attempt.row.update(
+        load_ns=result.init_ns,
+        first_ns=result.first_ns,
+        measured_count=result.count,
+        peak_memory_bytes=result.peak_memory_bytes,
+        delegate_effective=result.delegate_effective,
+        delegation=result.delegation,
+        delegation_evidence=("counted" if result.nodes_total is not None else "reported") if known else "none",
+        nodes_total=result.nodes_total,
+        nodes_delegated=result.nodes_delegated,
+        partitions=result.partitions,
+        details=_text({"program": program, "ran_ns": event.integer("ran_ns")}),
+    )
+
+
 def _done(event: Event, attempt: _Attempt) -> None:
-    attempt.row.update({name: event.integer(name) for name in _DONE_INTEGERS})
+    found = {name: event.integer(name) for name in _DONE_INTEGERS}
+    attempt.row.update({name: value for name, value in found.items() if value is not None or name not in attempt.row})
+    if attempt.refused is not None:
+        attempt.row.update(status="failed", error=_text(asdict(attempt.refused)), ended_ns=event.integer("t_ns"))
+        attempt.ended = True
+        return
     attempt.row.update(
         status="done",
         stopped_by=event.text("stopped_by"),
@@ -271,6 +329,7 @@ _HANDLERS: Final[dict[str, Callable[[Event, _Attempt], None]]] = {
     "telemetry": _telemetry,
     "ops": _ops,
     "outputs": _outputs,
+    "program": _program,
     "done": _done,
     "error": _error,
 }

@@ -57,6 +57,21 @@ def failure_of(text: str | None) -> Failure | None:
     return Failure(str(value.get("code")), str(value.get("message")), None if advice is None else str(advice))
 
 
+class _Told(msgspec.Struct):
+    """``details.program`` of a repetition: what a vendor's program said of itself."""
+
+    runner: str | None = None
+    count: int | None = None
+    mean_ns: int | None = None
+    percentiles_ns: dict[str, int | None] = {}
+    latencies_ns: list[int] = []
+
+    def median_ns(self) -> float | None:
+        """The median of the latencies where all were told, else the one that was told."""
+        found = plain.median(self.latencies_ns) if self.latencies_ns else self.percentiles_ns.get("50")
+        return None if found is None else float(found)
+
+
 class _Session:
     """What is read once for all rows of a session."""
 
@@ -163,7 +178,7 @@ class _Session:
         medians = [one for one in self.medians if one["trial"] == row.trial]
         centre = statistics.centre([one["latency_p50_ns"] for one in medians])
         if centre is None:
-            return row
+            return _as_told(row, self.repetitions.get(row.trial, {}))
         tail = self.tails.get(row.trial, {})
         return replace(
             row,
@@ -173,6 +188,7 @@ class _Session:
             latency_p50_high_ns=centre.high,
             latency_p90_ns=tail.get("latency_p90_ns"),
             latency_p99_ns=tail.get("latency_p99_ns"),
+            latency_mean_ns=sum(float(one["total_ns"]) for one in medians) / sum(one["samples"] for one in medians),
             repetition_medians_ns=tuple(float(one["latency_p50_ns"]) for one in medians),
             repetition_numbers=tuple(int(one["repetition"]) for one in medians),
         )
@@ -264,6 +280,7 @@ class _Session:
             device_emulated=row.device_emulated,
             min_count=row.settings.get("min_count"),
             busy_cores=row.settings.get("busy_cores"),
+            program=row.program,
             fidelity=row.fidelity,
             temperature_seen=self.temperature_seen.get(row.device),
             **self.heat.get(row.trial, {}),
@@ -311,6 +328,43 @@ _UNKNOWN = (
     "latency_p50_ns latency_p50_low_ns latency_p50_high_ns latency_p90_ns latency_p99_ns accuracy accuracy_low "
     "accuracy_high accuracy_metric accuracy_count accuracy_delta accuracy_delta_low accuracy_delta_high fidelity"
 )
+
+
+def _as_told(row: TrialRow, done: Mapping[int, Json]) -> TrialRow:
+    """Return a row that a vendor's program measured: its median where it told one, a mean is never taken for one.
+
+    Where it told every latency the medians are taken from those; they have no start times, so they are no samples.
+    """
+    told = {number: found for number, one in done.items() if (found := _told(one)) is not None}
+    if not told:
+        return row
+    means = [(one.mean_ns, one.count or 1) for one in told.values() if one.mean_ns is not None]
+    runs = sum(count for _, count in means)
+    row = replace(
+        row,
+        program=next(iter(told.values())).runner,
+        samples=sum(one.count or 0 for one in told.values()),
+        latency_mean_ns=sum(mean * count for mean, count in means) / runs if runs else None,
+    )
+    medians = [median for one in told.values() if (median := one.median_ns()) is not None]
+    centre = statistics.centre(medians) if len(medians) == len(told) else None
+    if centre is None:
+        return row
+    return replace(
+        row,
+        latency_p50_ns=centre.value,
+        latency_p50_low_ns=centre.low,
+        latency_p50_high_ns=centre.high,
+        repetition_medians_ns=tuple(medians),
+        repetition_numbers=tuple(told),
+    )
+
+
+def _told(repetition: Json) -> _Told | None:
+    try:
+        return msgspec.convert(_object(repetition["details"]).get("program"), _Told)
+    except msgspec.ValidationError:
+        return None
 
 
 def _accuracy_key(trial: Json) -> tuple[str, ...]:

@@ -1,14 +1,16 @@
-"""Reads what stock benchmark programs print. Both streams are read, in any order, with and without log prefixes."""
+"""Reads what stock benchmark programs print. Both streams are read, in any order, with and without log prefixes.
+
+What a program does not tell stays None or ``unknown``; nothing is filled in.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
-
-from socbench.agents.stock import StockResult
 
 _NUMBER: Final = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
 _PREFIX: Final = r"^(?:(?:VERBOSE|INFO|WARN|WARNING|ERROR|FATAL): )?"
@@ -31,6 +33,34 @@ _REPLACING: Final = re.compile(
     re.M,
 )
 _DELEGATES: Final = {"XNNPACK": "cpu:xnnpack", "NNAPI": "nnapi", "GPU": "gpu", "EXTERNAL": "npu", "HEXAGON": "npu"}
+
+
+@dataclass(frozen=True)
+class StockResult:
+    """What a stock runner printed. Times are nanoseconds; ``latencies_ns`` is empty where it keeps none.
+
+    ``delegation``: ``full``, ``partial``, ``fell_back`` or ``unknown``. ``error``: why there is no result.
+    """
+
+    runner: str
+    count: int | None = None
+    init_ns: int | None = None
+    first_ns: int | None = None
+    warmup_mean_ns: int | None = None
+    mean_ns: int | None = None
+    minimum_ns: int | None = None
+    maximum_ns: int | None = None
+    deviation_ns: int | None = None
+    percentiles_ns: Mapping[int, int] = field(default_factory=dict)
+    latencies_ns: tuple[int, ...] = ()
+    peak_memory_bytes: int | None = None
+    delegate_effective: str | None = None
+    delegation: str = "unknown"
+    nodes_total: int | None = None
+    nodes_delegated: int | None = None
+    partitions: int | None = None
+    accelerator_api: str | None = None
+    error: str | None = None
 
 
 def _us(text: str | float) -> int:
@@ -234,3 +264,29 @@ def parse_executor_runner(stdout: str, stderr: str, *, exit_code: int | None = 0
         latencies_ns=latencies,
         error=(str(said[-1])[:500] if said else f"it ended with status {exit_code}") if ended else None,
     )
+
+
+def read_program(
+    program: str, printed: str, results: str | None, *, exit_code: int | None, cut: bool = False
+) -> StockResult:
+    """Return what a program of :data:`PROGRAMS` said: ``printed`` is both streams, ``results`` its result file.
+
+    ``cut``: it printed more than was kept. Raises ValueError for a program that nobody can read.
+    """
+    if program == "onnxruntime_perf_test":
+        found = parse_perf_test(printed, "", results, exit_code=exit_code)
+    elif program in _READERS:
+        found = _READERS[program](printed, "", exit_code=exit_code)
+    else:
+        raise ValueError(program)
+    if cut:
+        return replace(found, error="it printed more than socbench keeps, so that its results may be missing")
+    return found
+
+
+_READERS: Final[dict[str, Callable[..., StockResult]]] = {
+    "benchmark_model": parse_benchmark_model,
+    "litert_benchmark_model": parse_litert_benchmark,
+    "executor_runner": parse_executor_runner,
+}
+PROGRAMS: Final = (*_READERS, "onnxruntime_perf_test")
