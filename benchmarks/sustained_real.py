@@ -4,7 +4,8 @@
 ``quota``: the repetition's control group gets half of a core (needs a writable cgroup).
 ``--reserve`` first puts the repetition into a control group that comes before everything else on its core, for machines
 that others use at the same time; the loops then join it.
-Prints one line of JSON a run (docs/benchmarks.md).
+Prints one line of JSON a run (docs/benchmarks.md): ``dated_within_2_s`` and ``cause_right`` say whether it was found.
+Exits with 1 when one was not.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 QUOTA_US, PERIOD_US = 50_000, 100_000
 BUSY = "while True: pass"
+CAUSES = {"contention": "contention", "quota": "cpu_quota"}
+WITHIN_S = 2.0
 
 
 def run(kind: str, duration_s: float, at_s: float, model: str, home: Path, *, reserve: bool = False) -> dict[str, Any]:
@@ -48,11 +51,14 @@ def run(kind: str, duration_s: float, at_s: float, model: str, home: Path, *, re
     (found,) = json.loads(answer)
     start_ns = _first_sample_ns(home)
     names = ("baseline_p50_ns", "sustained_p50_ns", "slowdown", "pace_slowdown", "throttle_at_s", "cause", "throttled")
+    injected_at_s, at = (injected_ns - start_ns) / 1e9, found["throttle_at_s"]
     return {
         "kind": kind,
         "duration_s": duration_s,
         "load_average": os.getloadavg()[2],
-        "injected_at_s": round((injected_ns - start_ns) / 1e9, 2),
+        "injected_at_s": round(injected_at_s, 2),
+        "dated_within_2_s": at is not None and abs(at - injected_at_s) <= WITHIN_S,
+        "cause_right": found["cause"] == CAUSES[kind],
         **{name: found[name] for name in (*names, "evidence", "samples", "status")},
     }
 
@@ -124,11 +130,14 @@ def main() -> None:
     parser.add_argument("--reserve", action="store_true")
     parser.add_argument("--kind", choices=("contention", "quota"), action="append")
     options = parser.parse_args()
+    all_found = True
     for kind in options.kind or ("contention", "quota"):
         with tempfile.TemporaryDirectory(prefix="socbench-") as home:
             times = (60 * options.minutes, 60 * options.at_minute)
             found = run(kind, *times, options.model, Path(home), reserve=options.reserve)
         print(json.dumps(found), flush=True)
+        all_found &= found["dated_within_2_s"] and found["cause_right"]
+    sys.exit(0 if all_found else 1)
 
 
 if __name__ == "__main__":

@@ -206,6 +206,16 @@ def _check_repetitions(repetitions, trials):
         for name in ("max_wait_s", "tolerance_milli_c", "fixed_s"):
             if cool and cool.get(name) is not None:
                 _need(f"{where}.cool_down.{name}", cool[name], _is_number(cool[name]), "a number of at least 0")
+        baseline = (cool or {}).get("baseline")
+        what = "an object of temperatures, caps and status"
+        _need(where + ".cool_down.baseline", baseline, baseline is None or _is_baseline(baseline), what)
+
+
+def _is_baseline(value):
+    if not isinstance(value, dict) or not (value.get("status") is None or _is_int(value["status"])):
+        return False
+    groups = [value.get(name) for name in ("temperatures", "caps")]
+    return all(isinstance(group, dict) and all(map(_is_int, group.values())) for group in groups)
 
 
 def check_trial(where, trial):
@@ -544,8 +554,10 @@ class Supervisor:
         )
         self._clock(None)
         self._start_telemetry()
-        if any((entry.get("cool_down") or {}).get("max_wait_s") is not None for entry in self.job["repetitions"]):
-            self.baseline = module.cooling_state()
+        waits = [entry["cool_down"] for entry in self.job["repetitions"] if entry.get("cool_down")]
+        if any(wait.get("max_wait_s") is not None for wait in waits):
+            told = next((wait["baseline"] for wait in waits if wait.get("baseline")), None)
+            self.baseline = told or module.cooling_state()
         for index, entry in enumerate(self.job["repetitions"]):
             if self.ending is None:
                 self._repetition(index, entry)

@@ -6,12 +6,13 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from session_home import ROOT, Heard, Home
 from socbench.errors import FailedError
 from socbench.records import TrialPlan
-from socbench.session import DeviceProgress
+from socbench.session import DeviceProgress, worker
 from socbench.transports.base import Completed
 from socbench.transports.fake import FakeTransport
 
@@ -106,3 +107,33 @@ def test_answers_that_could_not_be_checked_are_said_and_noted_with_the_session(
     assert [text for text in heard.messages if text.endswith(f"will not be checked: {said}")]
     (row,) = home.rows(result.session, "trials")
     assert home.document(result.session)["unchecked"] == {row["fidelity_to"]: said}
+
+
+def test_an_agent_that_is_started_again_cools_to_the_baseline_of_the_whole_run(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second job begins on a warm device; what it must wait for is what the first job found."""
+    zone = home.path / "root" / "sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "type").write_text("cpu\n")
+    (zone / "temp").write_text("40000\n")
+    monkeypatch.setenv("SOCBENCH_SYSFS_ROOT", str(home.path / "root"))
+    asked = []
+    original = worker.job_document
+
+    def job_document(*arguments: Any, **named: Any) -> Any:
+        asked.append(named["cool_down"].get("baseline"))
+        (zone / "temp").write_text("42000\n" if len(asked) > 1 else "40000\n")
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(worker, "job_document", job_document)
+    heard = Rebooting()
+    heard.home = home
+    falls = home.null("falls", clock="real", latency_ns=[5_000_000])
+    result = home.run(falls, devices=("fake:one",), min_time_s=0.6, heard=heard)
+    assert result.status == "complete"
+    baseline = {"temperatures": {"thermal_zone0:cpu": 40_000}, "caps": {}, "status": None}
+    assert asked == [None, baseline]
+    waits = [json.loads(row["cool_down"]) for row in home.rows(result.session, "repetitions")]
+    assert [wait["baseline"] for wait in waits] == [baseline] * 2
+    assert [wait["outcome"] for wait in waits] == ["reached"] * 2

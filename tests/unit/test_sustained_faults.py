@@ -14,6 +14,7 @@ from socbench.devices.fake_phone import START_NS, FakeRun, describe
 from socbench.records import MeasuringSettings, TrialRow
 from socbench.render import figure_time
 from socbench.render.sentences import answer
+from socbench.session.sustained import first_baseline
 from socbench.store import power
 from socbench.store.events import read_events
 
@@ -181,3 +182,21 @@ def test_a_sensor_that_lies_or_vanishes_tells_no_rise_and_shows_no_temperature_t
     shown = [int(value) for _, _, series in panels for one in series for value in one.value]
     assert all(30_000 <= value <= 50_000 for value in shown), "figures show no temperature that there was not"
     assert bool(shown) != unreadable
+
+
+def test_the_baseline_of_a_session_is_what_its_first_job_found(tmp_path: Path) -> None:
+    journal = tmp_path / "job-001.jsonl"
+    assert first_baseline(journal) == {}
+    baseline = {"temperatures": {"zone0:cpu": 40_000}, "caps": {"policy0": 1_800_000}, "status": 0}
+    lines = [
+        {"type": "hello"},
+        {"type": "phase", "phase": "cool_down", "detail": {"outcome": "waiting"}},
+        {"type": "phase", "phase": "cool_down", "detail": {"outcome": "reached", "baseline": {"temperatures": "hot"}}},
+        {"type": "phase", "phase": "cool_down", "detail": {"outcome": "reached", "baseline": baseline}},
+        {"type": "phase", "phase": "cool_down", "detail": {"baseline": {**baseline, "status": 3}}},
+    ]
+    journal.write_bytes(b'"cool_down" no JSON\n' + b"".join(json.dumps(line).encode() + b"\n" for line in lines[:3]))
+    assert first_baseline(journal) == {}
+    with journal.open("ab") as stream:
+        stream.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines[3:]))
+    assert first_baseline(journal) == {"baseline": baseline}

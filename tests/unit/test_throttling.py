@@ -89,6 +89,11 @@ def test_a_quota_counter_that_starts_to_grow_is_the_cause_and_is_not_heat() -> N
     assert (found.cause, found.throttled) == ("cpu_quota", False)
 
 
+def test_a_quota_that_begins_long_after_the_slow_down_is_not_its_cause() -> None:
+    late = series("quota_throttled_us", [(t / 2, max(0, int((t / 2 - 130) * 500_000))) for t in range(800)], "cgroup")
+    assert analyse_sustained(*run([(120, 5.0), (300, 7.5)]), (late,)).cause == "unknown"
+
+
 def test_other_processes_are_contention() -> None:
     busy = series("other_busy_permille", [(t / 2, 20 if t / 2 < 120 else 480) for t in range(800)], "cpu")
     assert analyse_sustained(*run([(120, 5.0), (300, 7.5)]), (busy,)).cause == "contention"

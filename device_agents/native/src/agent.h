@@ -201,6 +201,7 @@ typedef struct {
   int64_t status;
 } Cooling;
 bool read_cooling(Cooling *state);
+void told_cooling(const Json *told, Cooling *state);
 void add_cooling(Text *text, const Cooling *state);
 int add_not_cool(Text *text, const Cooling *baseline, const Cooling *state, double tolerance_milli_c);
 void identify(Text *into);                                            /* identify.c */

@@ -110,6 +110,19 @@ static void check_trial(const Json *trial, const char *where) {
     need(!is_null(member(trial, "dataset")), member(trial, "dataset"), "given for scenario accuracy", "%s.dataset", where);
 }
 
+static bool is_baseline(const Json *value) {
+  static const char *const groups[] = {"temperatures", "caps"};
+  const Json *status = member(value, "status");
+  if (!is_object(value) || !(is_null(status) || is_int(status, INT64_MIN, INT64_MAX))) return false;
+  for (size_t i = 0; i < COUNT(groups); i++) {
+    const Json *group = member(value, groups[i]);
+    if (!is_object(group)) return false;
+    for (const Json *one = group->first; one; one = one->next)
+      if (!is_int(one, INT64_MIN, INT64_MAX)) return false;
+  }
+  return true;
+}
+
 static void check_repetitions(const Json *repetitions, const Json *trials) {
   static const char *const cools[] = {"max_wait_s", "tolerance_milli_c", "fixed_s"};
   need(repetitions && repetitions->type == JSON_ARRAY, repetitions, "a list", "repetitions");
@@ -128,6 +141,8 @@ static void check_repetitions(const Json *repetitions, const Json *trials) {
     for (size_t i = 0; i < COUNT(cools); i++)
       if (!is_null(member(cool, cools[i])))
         need(is_number(member(cool, cools[i]), 0), member(cool, cools[i]), "a number of at least 0", "repetitions[%d].cool_down.%s", index, cools[i]);
+    const Json *baseline = member(cool, "baseline");
+    need(is_null(baseline) || is_baseline(baseline), baseline, "an object of temperatures, caps and status", "repetitions[%d].cool_down.baseline", index);
   }
 }
 

@@ -660,7 +660,8 @@ static _Noreturn void run_job(void) {
   const Json *repetitions = member(self.job, "repetitions");
   for (const Json *entry = repetitions->first; entry && !self.has_baseline; entry = entry->next)
     if (!is_null(member(member(entry, "cool_down"), "max_wait_s"))) {
-      self.has_baseline = read_cooling(&self.baseline);
+      const Json *told = member(member(entry, "cool_down"), "baseline");
+      self.has_baseline = is_null(told) ? read_cooling(&self.baseline) : (told_cooling(told, &self.baseline), true);
       break;
     }
   int index = 0;

@@ -338,6 +338,17 @@ bool read_cooling(Cooling *state) {
   return state->count || state->has_status;
 }
 
+/* A baseline that an earlier job of the session found, as the host hands it on. */
+void told_cooling(const Json *told, Cooling *state) {
+  static const char *const groups[] = {"temperatures", "caps"};
+  int64_t value;
+  *state = (Cooling){0};
+  for (size_t i = 0; i < COUNT(groups); i++)
+    for (const Json *one = member(told, groups[i])->first; one; one = one->next)
+      if (int_in(one, INT64_MIN, INT64_MAX, &value)) add_reading(state, one->key, value, i == 1);
+  state->has_status = int_in(member(told, "status"), INT64_MIN, INT64_MAX, &state->status);
+}
+
 void add_cooling(Text *text, const Cooling *state) {
   for (int caps = 0; caps < 2; caps++) {
     const char *name = state->names.data, *comma = "";

@@ -339,7 +339,7 @@ def _clock_fell(series: TelemetrySeries, at_ns: int, slack_ns: int) -> bool:
 def _counter_started(series: TelemetrySeries, at_ns: int, slack_ns: int) -> bool:
     """Tell whether a cumulative counter of throttled time grows faster after ``at_ns`` than before it."""
     t, value = np.asarray(series.t_ns, dtype=np.float64), np.asarray(series.value, dtype=np.float64)
-    before, after = t < at_ns - slack_ns / 4, (t >= at_ns - slack_ns / 4) & (t <= at_ns + 5 * slack_ns)
+    before, after = t < at_ns - slack_ns / 4, (t >= at_ns - slack_ns / 4) & (t <= at_ns + slack_ns)
     if after.sum() < 2:
         return False
     rate_after = (value[after][-1] - value[after][0]) / max(1.0, t[after][-1] - t[after][0])

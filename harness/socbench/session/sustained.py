@@ -26,6 +26,7 @@ _STORE_BYTES: Final = 50
 """An inference in the store while a session is open: the device's text, the plain part, the sealed table."""
 _TELEMETRY_BYTES_S: Final = 4000.0
 _RECENT_S: Final = 10.0
+_BEGINNING_BYTES: Final = 1 << 20
 _FIXED_MOST_S: Final = 10.0
 _BASELINE_S: Final = 60.0
 _BASELINE_LEAST_S: Final = 10.0
@@ -62,6 +63,42 @@ def check_device_room(channel: Channel, trials: Iterable[TrialPlan]) -> None:
             code="disk_full",
             advice=f"socbench devices clean {channel.address}",
         )
+
+
+def first_baseline(journal: Path) -> Json:
+    """Return the member ``baseline`` of ``cool_down`` as a device's first job told it; nothing before it has.
+
+    A job that goes on with a session (an agent died, a session is resumed) finds the device warm: what the whole
+    session began with counts, not what it finds.
+    """
+    if not journal.exists():
+        return {}
+    with journal.open("rb") as stream:
+        lines = stream.read(_BEGINNING_BYTES).split(b"\n")[:-1]
+    for line in lines:
+        if b'"cool_down"' not in line:
+            continue
+        try:
+            told = msgspec.json.decode(line, type=_CoolDown).detail.baseline
+        except msgspec.DecodeError:
+            continue
+        if told is not None:
+            return {"baseline": msgspec.to_builtins(told)}
+    return {}
+
+
+class _Baseline(msgspec.Struct):
+    temperatures: dict[str, int]
+    caps: dict[str, int]
+    status: int | None = None
+
+
+class _Detail(msgspec.Struct):
+    baseline: _Baseline | None = None
+
+
+class _CoolDown(msgspec.Struct):
+    detail: _Detail
 
 
 def fixed_wait(request: RunRequest, shares_host: bool) -> Json:

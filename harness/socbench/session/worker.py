@@ -27,7 +27,7 @@ from socbench.session.journal import DeviceJournal
 from socbench.session.parts import PartsWriter
 from socbench.session.precision import ending, reach
 from socbench.session.state import SessionState
-from socbench.session.sustained import check_device_room, fixed_wait
+from socbench.session.sustained import check_device_room, first_baseline, fixed_wait
 from socbench.session.watch import DeviceWatch
 from socbench.transports.base import Deadline
 
@@ -229,7 +229,11 @@ class DeviceWorker:
             orphan_after_s=None if self._way == DETACH else self.device.orphan_after_s,
             seed=self.state.input_seed,
             profile=self.state.request.profile,
-            cool_down={**self.device.cool_down, **fixed_wait(self.state.request, self._is_here())},
+            cool_down={
+                **self.device.cool_down,
+                **fixed_wait(self.state.request, self._is_here()),
+                **first_baseline(self.journal.job_path(1)),
+            },
         )
         self._until_stopped()
         self._start(number, self.device.agent.adapted(document))

@@ -72,6 +72,29 @@ def test_between_a_and_b_the_device_is_back_at_the_baseline_of_the_whole_run(war
     assert all(wait["waited_ns"] >= 300 * MS for wait in waits[1:])
 
 
+def test_a_job_that_goes_on_with_a_session_waits_for_the_baseline_of_the_first(agent, jobs, one, root):
+    """The device is warm when it begins: what it finds then is not what the session began with."""
+    job = jobs.null({"clock": "fake"})
+    baseline = {"temperatures": {"thermal_zone0:cpu": 40000}, "caps": {}, "status": None}
+    job["repetitions"][0]["cool_down"] = {**COOL, "baseline": baseline}
+    root({"cpu": 60000})
+    folder = agent.job(job)
+    agent.call("start", folder)
+    agent.wait_for(folder, lambda events: any(event.get("phase") == "cool_down" for event in events))
+    time.sleep(0.3)
+    assert not ended(agent.events(folder))
+    root({"cpu": 41000})
+    (wait,) = ended(agent.wait_for(folder, lambda events: events[-1]["type"] == "end"))
+    assert (wait["outcome"], wait["baseline"]) == ("reached", baseline)
+
+
+@pytest.mark.parametrize("value", [7, [], {}, {"temperatures": {"a": "b"}, "caps": {}}, {"temperatures": {}}])
+def test_a_baseline_that_is_none_is_a_bad_job(agent, jobs, one, value):
+    job = jobs.null({"clock": "fake"})
+    job["repetitions"][0]["cool_down"] = {**COOL, "baseline": value}
+    assert "repetitions[0].cool_down.baseline must be" in one(agent.run(job), "error")["message"]
+
+
 def test_a_limit_of_temperature_is_meant_for_the_skin_where_there_is_one(agent, jobs, of, one, root):
     script = {"clock": "real", "latency_ns": 5 * MS}
     settings = {"min_time_s": 30.0, "max_time_s": 30.0, "max_temperature_milli_c": 42_000}
