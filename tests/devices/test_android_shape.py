@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+import fake_settings
 import pytest
 from android_root import AndroidRoot
 from device_rig import RealAdbServer
-from socbench.devices import discover, resolve_cores
+from fake_settings import BEFORE, DURING
+from socbench.devices import discover, resolve_cores, settings
 from socbench.devices.config import DevicesConfig
 from socbench.errors import DeadlineError
 from socbench.records import CoreCluster
@@ -109,3 +112,44 @@ def test_spawned_command_is_followed_event_by_event(phone: AndroidRoot, transpor
         if got.endswith(b"event 5\n"):
             stop.set()
     assert got == b"".join(b"event %d\n" % number for number in range(1, 6))
+
+
+def test_settings_of_a_phone_come_back_by_its_own_shell_when_the_link_is_cut(
+    phone: AndroidRoot, adb_server: RealAdbServer
+) -> None:
+    state, tools = phone.root / "data/local/tmp/fake-settings", phone.root / "system/bin"
+    fake_settings.install(tools, state, seen_as="/data/local/tmp/fake-settings", shell="/system/bin/sh")
+    transport = AdbTransport(phone.serial, server=Server(port=adb_server.port), open_s=60)
+    lease, done = on_host(phone, transport.root / "lease"), threading.Event()
+    lease.parent.mkdir(parents=True, exist_ok=True)
+
+    def renew() -> None:
+        while not done.wait(0.3):
+            lease.touch()
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    found = settings.prepare(transport, "s-1", network=False, quiet_s=4, deadline=soon())
+    assert fake_settings.now(state) == DURING
+    assert {one.name: found[one.name] for one in settings.SETTINGS if one.wanted is not None} == {
+        one.name: one.wanted for one in settings.SETTINGS if one.wanted is not None
+    }
+    transport.close()
+    done.set()
+    thread.join()
+    adb_server.adb("disconnect", phone.serial)
+    until = time.monotonic() + 60
+    while fake_settings.now(state) != BEFORE:
+        assert time.monotonic() < until, fake_settings.now(state)
+        time.sleep(0.2)
+
+
+def test_airplane_mode_is_left_alone_where_it_would_cut_the_connection(
+    phone: AndroidRoot, transport: AdbTransport
+) -> None:
+    state, tools = phone.root / "data/local/tmp/fake-settings-2", phone.root / "system/bin"
+    fake_settings.install(tools, state, seen_as="/data/local/tmp/fake-settings-2", shell="/system/bin/sh")
+    settings.prepare(transport, "s-2", network=True, quiet_s=60, deadline=soon())
+    assert fake_settings.now(state) == {**DURING, "global.airplane_mode_on": "0"}
+    assert settings.restore(transport, deadline=soon())["screen_brightness"] == "180"
+    assert fake_settings.now(state) == BEFORE

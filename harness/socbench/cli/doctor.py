@@ -29,18 +29,21 @@ def doctor(
     """
     from socbench.cli.diagnosis import diagnose
     from socbench.cli.progress import watching
+    from socbench.session.prepared import settings_of
 
     devices = options.listed(device) or ("local",)
     with watching() as progress:
         checks = diagnose(
             devices, options.listed(runtime), progress=progress, argv=("socbench", *sys.argv[1:])
         )  # fmt: skip
+    settings = settings_of(devices)
     if as_json:
-        print_json(checks)
+        print_json([*checks, *settings])
     else:
-        from socbench.render.terminal import make_console, print_doctor
+        from socbench.render.terminal import make_console, print_doctor, print_settings
 
         print_doctor(make_console(), checks)
+        print_settings(make_console(), settings)
     useful = {check["device"] for check in checks if check["state"] in ("works", "partial", "emulated")}
     wrong = any(check["state"] == "wrong_answer" for check in checks)
     return 1 if wrong or any(name not in useful for name in {check["device"] for check in checks}) else 0

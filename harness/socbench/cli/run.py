@@ -153,6 +153,14 @@ def run(
             show_default=False,
         ),
     ] = None,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare",
+            help="Set phones up for the run (screen on, brightness fixed, airplane mode, no battery saver) and put "
+            "everything back.",
+        ),
+    ] = False,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Fail when another run has the device, instead of waiting for it.")
     ] = False,
@@ -193,6 +201,7 @@ def run(
         seed=seed,
         wait=not no_wait,
         detach=detach,
+        prepare_device=prepare,
         argv=("socbench", *sys.argv[1:]),
     )
     if plan_only:

@@ -332,3 +332,18 @@ def print_doctor(console: Console, checks: Sequence[Json]) -> None:
     for (reason, fix), check in fixes.items():
         where = f"{said(check, 'runtime', names.runtime_title)} {said(check, 'delegate', names.delegate_title)}".strip()
         console.print(Text(f"{where}: {reason + '. ' if reason else ''}→ {fix}"))
+
+
+def print_settings(console: Console, settings: Sequence[Json]) -> None:
+    """One line a setting of a phone: what it is, and what ``run --prepare`` would make of it."""
+    if not settings:
+        return
+    many = len({one["device"] for one in settings}) > 1
+    lines = []
+    for one in settings:
+        wanted = one["prepared"]
+        says = "" if wanted is None else "as it is" if wanted == one["value"] else names.plain(wanted, 24)
+        line = [names.plain(one["setting"], 40), names.plain(one["value"], 24).replace("null", "not set"), says]
+        lines.append([names.plain(one["device"], 24), *line] if many else line)
+    console.print()
+    _print_table(console, (["device"] if many else []) + ["setting", "is", "with run --prepare"], lines)

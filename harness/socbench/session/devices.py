@@ -32,6 +32,7 @@ from socbench.errors import ChannelError, FailedError, Interrupted, SocbenchErro
 from socbench.plan import DeviceAbilities
 from socbench.records import Json
 from socbench.session.lease import DeviceLease, HostLease
+from socbench.session.prepared import put_back_leftovers
 from socbench.transports.base import Deadline
 from socbench.transports.local import local_root
 
@@ -194,6 +195,8 @@ def _open(address: str, kind: AgentKind, asked: _Asked) -> OpenDevice:
         asked.step(f"asking {address} what it can do" if asked.runtimes else f"reaching {address}")
         agent = _install(channel, kind, asked.step)
         settle_leftovers(channel, agent, asked.session, wait=asked.wait, stop=asked.stop, say=asked.say)
+        if not address.startswith(("local", "ssh:")):
+            put_back_leftovers(channel, asked.session, asked.say)
         abilities = _ask(channel, agent, asked)
         return OpenDevice(address, channel, agent, abilities, lease, on_device, _orphan_after_s(address == "local"))
 

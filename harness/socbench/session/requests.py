@@ -38,7 +38,7 @@ def settle(request: RunRequest) -> RunRequest:
     if request.agent in STOCK_AGENTS:
         request = _for_program(request)
     if request.prepare_device:
-        raise UsageError("--prepare can't be done by this socbench: set the device up by hand and leave it away")
+        _check_phones(addresses)
     if request.detach and request.precision_target is not None:
         raise UsageError(
             "--detach can't go with --precision-target: the host decides after each repetition, name --repeat instead"
@@ -46,6 +46,12 @@ def settle(request: RunRequest) -> RunRequest:
     if request.detach and request.power_log is not None:
         raise UsageError("--detach can't go with --power-log: the meter's log must lie on this host when it ends")
     return replace(request, devices=addresses)
+
+
+def _check_phones(addresses: Iterable[str]) -> None:
+    for address in addresses:
+        if address.startswith(("local", "ssh:")):
+            raise UsageError(f"--prepare changes the settings of Android phones, which {address} is not: leave it away")
 
 
 def _for_program(request: RunRequest) -> RunRequest:

@@ -28,6 +28,7 @@ from socbench.records import Json, Plan
 from socbench.session.devices import OpenDevice, open_devices
 from socbench.session.ending import SessionResult, finish
 from socbench.session.models import Gathered, Gatherer, build_missing, choose_models
+from socbench.session.prepared import Prepared
 from socbench.session.progress import Progress
 from socbench.session.requests import nothing_measured, settle, store_option
 from socbench.session.saved import SavedSession, load_saved, save
@@ -70,7 +71,8 @@ def run_session(request: RunRequest, *, store: Path, progress: Progress) -> Sess
             nothing = nothing_measured(saved.plan, request)
             if nothing is not None:
                 return _run_nothing(state, *nothing)
-            return _detach(state, devices) if request.detach else _run(state, devices)
+            with _prepared(state, devices):
+                return _detach(state, devices) if request.detach else _run(state, devices)
 
 
 def resume_session(
@@ -102,7 +104,9 @@ def resume_session(
         with _terminable(), _held(request, folder.name, () if collect else runtimes, stop, shared) as devices:
             _check_same(writer.document, devices)
             writer.update(status="running", ended=None)
-            return _run(_state(saved, writer, shared, stop), devices, COLLECT if collect else RUN, wait=wait)
+            state = _state(saved, writer, shared, stop)
+            with _prepared(state, devices, collect=collect):
+                return _run(state, devices, COLLECT if collect else RUN, wait=wait)
 
 
 def plan_session(request: RunRequest, *, progress: Progress) -> Plan:
@@ -194,6 +198,25 @@ def _terminable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _prepared(state: SessionState, devices: list[OpenDevice], *, collect: bool = False) -> Iterator[None]:
+    """Change the phones' settings where that was asked for; they are put back however this ends.
+
+    A run that goes on alone has them as long as it works: then the phone itself puts them back.
+    """
+    if not state.request.prepare_device:
+        yield
+        return
+    state.prepared = Prepared(state.session, state.progress.message)
+    if not collect:
+        state.prepared.prepare(devices)
+        state.writer.update(device_settings=state.prepared.recorded)
+    try:
+        yield
+    finally:
+        state.prepared.restore()
 
 
 def _seed(request: RunRequest) -> int:
@@ -307,6 +330,8 @@ def _detach(state: SessionState, devices: list[OpenDevice]) -> SessionResult:
     if state.stop.is_set() or not any(worker.started for worker in workers):
         return finish(state, devices, workers)
     state.writer.update(detached=True)
+    if state.prepared is not None:
+        state.prepared.leave()
     told = f"session {state.session} goes on by itself on {', '.join(w.address for w in workers if w.started)}"
     option = store_option(state.request.argv, state.writer.folder.parents[1])
     state.progress.message(f"{told}; fetch it later with: socbench collect {state.session}{option}")
@@ -322,6 +347,8 @@ def _run(state: SessionState, devices: list[OpenDevice], way: str = RUN, *, wait
     state.progress.planned(state.session, state.plan)
     workers = [DeviceWorker(state, device, way, wait=wait) for device in devices]
     _work(state, workers)
+    if state.prepared is not None and state.prepared.restore():
+        state.writer.update(device_settings=state.prepared.recorded)
     return finish(state, devices, workers)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from socbench.agents.job import TrialFiles
 from socbench.plan import RunRequest
 from socbench.records import Failure, Plan, TrialPlan
+from socbench.session.prepared import Prepared
 from socbench.session.progress import DeviceProgress, Progress
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class SessionState:
     stop: threading.Event
     statuses: dict[str, str] = field(default_factory=dict)
     clocks: dict[str, list[Any]] = field(default_factory=dict)
+    prepared: Prepared | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "store"))
 
