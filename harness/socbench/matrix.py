@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from socbench.errors import UsageError
-from socbench.models.variants import pick_recipe
+from socbench.models.variants import for_delegate, pick_recipe
 from socbench.placement import HOST, Place, delegates_of, entries_of, places_of, proving_places, to_install
 from socbench.records import (
     DELEGATE_CLASSES,
@@ -118,8 +118,9 @@ class Matrix:
         suited = {v.variant: v for v in pick_recipe(self.abilities.device, self.model.variants)}
         for runtime in self._runtimes():
             for precision in self._precisions(runtime):
-                variant, why = self._variant(runtime, precision, list(suited.values()))
+                usual, why_not = self._variant(runtime, precision, list(suited.values()))
                 for delegate, environment, reason in self._delegates(runtime):
+                    variant, why = self._for_delegate(usual, why_not, delegate)
                     excluded = self._emulated_device() or self._runtime_missing(runtime) or why or reason
                     for scenario in self._scenarios():
                         row = self._row(runtime, precision, variant, delegate, scenario, excluded)
@@ -268,6 +269,16 @@ class Matrix:
             return f"pip install '{PACKAGES[runtime]}'"
         environment = to_install(runtime, delegate, (str(e.get("environment")) for e in self._entries(runtime)))
         return f"socbench runtimes install {environment.name}" if environment else None
+
+    def _for_delegate(self, usual: Variant, why: Failure | None, delegate: str) -> tuple[Variant, Failure | None]:
+        """Return the file that a delegate takes in the place of the usual one, or why there is none."""
+        if self.model.own_file or why is not None:
+            return usual, why
+        variant = for_delegate(usual, delegate, self.model.variants)
+        if variant is None:
+            text = f"there is no {usual.format} {usual.precision} of {self.model.card.model} for {delegate}"
+            return usual, Failure("precision_not_in_card", text)
+        return variant, self.model.missing.get(variant.variant)
 
     def _delegates(self, runtime: str) -> list[tuple[str, str, Failure | None]]:
         """Return delegate, environment and why it can't be run, for each row."""

@@ -35,6 +35,7 @@ def zoo(variant: str) -> str:
         ("ncnn", "ncnn", "gpu:vulkan", "ncnn-fp32", SWIFTSHADER, (21, 21)),
         ("mnn", "mnn", "cpu:mnn", "mnn-fp32", None, None),
         ("executorch", "executorch", "cpu:xnnpack", "executorch-fp32", None, (24, 24)),
+        ("executorch", "executorch", "cpu:portable", "executorch-fp32-portable", None, (25, 25)),
     ],
 )
 def test_a_delegate_gives_the_reference_answer_in_full_and_names_what_it_ran_on(
@@ -83,6 +84,25 @@ def test_a_probe_gives_a_reason_for_every_delegate_that_is_not_there(place, envi
         assert set(entry) == {"delegate", "available", "accelerator", "emulated", "precisions", "reason", "fix"}
         assert entry["available"] is not bool(entry["reason"])
         assert entry["available"] or entry["fix"]
+
+
+def test_a_program_of_executorch_runs_on_what_it_was_made_for_or_says_so(place, tmp_path) -> None:
+    """The runtime itself runs whatever was not lowered on portable kernels and says nothing."""
+    here = place("executorch")
+    refused = here.adapter("executorch", "cpu:portable", zoo("executorch-fp32"))["error"]
+    assert refused["code"] == "delegate_missing"
+    assert "was made for XnnpackBackend and cannot run on cpu:portable" in refused["message"]
+    counted = here.adapter("executorch", "cpu:xnnpack", zoo("executorch-fp32-portable"), runs=1)["described"]
+    assert (counted["delegation"], counted["delegate_effective"]) == ("fell_back", "cpu:portable")
+    assert (counted["nodes_delegated"], counted["delegation_evidence"]) == (0, "counted")
+    for variant, delegation, evidence in (
+        ("executorch-fp32-portable", "fell_back", "inferred"),
+        ("executorch-fp32", "unknown", "none"),
+    ):
+        alone = tmp_path / f"{variant}.pte"  # without the exporter's word on it
+        alone.write_bytes(Path(zoo(variant)).read_bytes())
+        found = here.adapter("executorch", "cpu:xnnpack", alone, runs=1)["described"]
+        assert (found["delegation"], found["delegation_evidence"], found["nodes_total"]) == (delegation, evidence, None)
 
 
 def test_tensorrt_says_in_cudas_words_why_it_cannot_run_here(place, tiny, tmp_path) -> None:

@@ -1,14 +1,19 @@
-"""ExecuTorch through its Python runtime: XNNPACK.
+"""ExecuTorch through its Python runtime: XNNPACK, Qualcomm's QNN, Vulkan, and its own portable kernels.
 
-A program is lowered for its back end when it is made, and the runtime does not tell in Python how much of it was. What
-the exporter counted lies in a .json beside the file; without it delegation is unknown.
+A program is lowered for its back end when it is made, and whatever was not lowered runs on portable kernels, silently.
+The runtime does not tell in Python how much that is: what the exporter counted lies in a .json beside the file; of a
+file without it only the back ends that it names are known. QNN and Vulkan were not run on hardware yet.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
-from typing import Any, Dict, List
+import platform
+import re
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from socbench_runtime_base import (  # type: ignore[import-not-found]
     Adapter,
@@ -20,11 +25,16 @@ from socbench_runtime_base import (  # type: ignore[import-not-found]
     match_inputs,
     misfit,
     missing,
+    part,
     wanted_shapes,
 )
 
 Json = Dict[str, Any]
+PORTABLE = "cpu:portable"
 BACKENDS = {"cpu:xnnpack": "XnnpackBackend", "npu:qnn": "QnnBackend", "gpu:vulkan": "VulkanBackend"}
+NAMED = re.compile(rb"[A-Z][A-Za-z]{2,30}Backend\b")
+"""How a program names the back ends of its delegated parts."""
+QNN_LIBRARY = "libQnnHtp.so"
 DTYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 7: "float64"}
 """ScalarType of PyTorch."""
 IDENTIFIER = b"ET12"
@@ -43,11 +53,11 @@ class ExecutorchSession(Session):  # type: ignore[misc]
         self.facts = _facts(model)
         self.threads = _set_threads(trial["threads"])
         have = list(Runtime.get().backend_registry.registered_backend_names)
-        backend = BACKENDS.get(trial["delegate"])
-        if backend not in have and trial["delegate"] != "cpu:portable":
-            names = [name for name, value in BACKENDS.items() if value in have]
-            raise delegate_missing("executorch", trial["delegate"], names, "use a build with that back end")
-        self._check_backend(model, backend)
+        against = unavailable(trial["delegate"], have)
+        if against is not None:
+            names = [PORTABLE, *(name for name in BACKENDS if unavailable(name, have) is None)]
+            raise delegate_missing("executorch", trial["delegate"], names, against[1])
+        self.backends = _check_backend(model, self.facts, trial["delegate"])
         self.method = _load(Runtime.get(), model)
         meta = self.method.metadata
         self.inputs = [self._spec("inputs", i, meta.input_tensor_meta(i)) for i in range(meta.num_inputs())]
@@ -59,17 +69,8 @@ class ExecutorchSession(Session):  # type: ignore[misc]
         self.results: List[Any] = []
         self.run = self._once
 
-    def _check_backend(self, model: str, backend: Any) -> None:
-        """Refuse a file that was made for another back end: asked for one, nothing else is run."""
-        made_for = (self.facts or {}).get("backend")
-        if made_for is not None and made_for != backend and (self.facts or {}).get("partitions"):
-            text = "{} was made for {} and cannot run on {}".format(
-                os.path.basename(model), made_for, self.trial["delegate"]
-            )
-            raise RuntimeProblem("delegate_missing", text, "export the model for that back end")
-
     def _spec(self, kind: str, index: int, meta: Any) -> Json:
-        known = (self.facts or {}).get(kind) or []
+        known = self.facts.get(kind) or []
         name = known[index]["name"] if index < len(known) else f"{kind[:-1]}{index}"
         dtype = DTYPES.get(int(meta.dtype()), "float32")
         return {"name": name, "dtype": dtype, "shape": list(meta.sizes()), "scale": None, "zero_point": None}
@@ -87,40 +88,105 @@ class ExecutorchSession(Session):  # type: ignore[misc]
         return {spec["name"]: value.numpy().copy() for spec, value in zip(self.output_specs, self.results)}
 
     def describe(self) -> Json:
-        """Return what the exporter counted; nothing is claimed of a file without that."""
-        facts = self.facts or {}
-        mine, rest = facts.get("delegated"), facts.get("not_delegated") or []
+        """Return what the exporter counted; of a file without that, only that nothing of it was lowered is known."""
+        delegate = self.trial["delegate"]
+        mine, rest = self.facts.get("delegated"), self.facts.get("not_delegated") or []
         total = None if mine is None else mine + len(rest)
-        delegation = "unknown" if mine is None else "full" if not rest else "partial" if mine else "fell_back"
+        if delegate == PORTABLE:
+            mine, rest = total, []
+        delegation = self._delegation(mine, total)
+        effective = PORTABLE if delegation == "fell_back" else delegate
+        name, emulated = accelerator(effective)
         return {
             "runtime_version": _version(),
-            "delegate_effective": "cpu:portable" if delegation == "fell_back" else self.trial["delegate"],
-            "accelerator": cpu_name() if self.trial["delegate"].startswith("cpu") else None,
-            "emulated": False,
+            "delegate_effective": effective,
+            "accelerator": name,
+            "emulated": emulated,
             "delegation": delegation,
-            "delegation_evidence": "none" if mine is None else "counted",
+            "delegation_evidence": "counted" if mine is not None else "none" if delegation == "unknown" else "inferred",
             "nodes_total": total,
             "nodes_delegated": mine,
-            "partitions": facts.get("partitions"),
-            "precision_effective": facts.get("precision"),
-            "threads_effective": self.threads,
+            "partitions": self.facts.get("partitions"),
+            "precision_effective": self.facts.get("precision"),
+            "threads_effective": self._threads(effective),
             "inputs": self.inputs,
             "outputs": self.output_specs,
-            "details": {"not_delegated": rest},
+            "details": {"not_delegated": rest, "backends": sorted(self.backends)},
         }
+
+    def _delegation(self, mine: Optional[int], total: Optional[int]) -> str:
+        if mine is not None:
+            return "full" if mine == total else "partial" if mine else "fell_back"
+        if self.trial["delegate"] == PORTABLE:
+            return "full"  # a file that names a back end was refused
+        return "unknown" if self.backends else "fell_back"
+
+    def _threads(self, effective: str) -> Optional[int]:
+        """Return the size of the pool that XNNPACK works with; which portable kernels use it is not told."""
+        if effective == PORTABLE:
+            return 1 if self.threads == 1 else None
+        return self.threads if effective.startswith("cpu") else None
 
     def close(self) -> None:
         """Drop the method."""
         self.run = self.method = None  # type: ignore[assignment]
 
 
-def _facts(model: str) -> Any:
+def accelerator(delegate: str) -> Tuple[Optional[str], bool]:
+    """Return the name of what does the work of a delegate and whether that is an emulation."""
+    if delegate == "npu:qnn":
+        return part("ort_providers").accelerator(delegate)  # type: ignore[no-any-return]
+    if delegate == "gpu:vulkan":
+        device = part("vulkan").chosen()
+        return (device["name"], device["software"]) if device else (None, False)
+    return cpu_name(), False
+
+
+def unavailable(delegate: str, have: List[str]) -> Optional[Tuple[str, str]]:
+    """Return why a delegate cannot be had here and what to do, or None. ``have``: the back ends of the build."""
+    backend = BACKENDS.get(delegate)
+    if delegate == PORTABLE:
+        return None
+    if backend is None or backend not in have:
+        return f"this build has no {backend or delegate}", "use a build of ExecuTorch with that back end"
+    if delegate == "npu:qnn":
+        try:
+            ctypes.CDLL(QNN_LIBRARY)
+        except OSError:
+            where = "its x86-64 emulator" if platform.machine().lower() in ("x86_64", "amd64") else "the device"
+            fix = f"put Qualcomm's QNN libraries for {where} on LD_LIBRARY_PATH and export a program for QNN"
+            return f"Qualcomm's {QNN_LIBRARY} is not here", fix
+    if delegate == "gpu:vulkan" and part("vulkan").chosen() is None:
+        return str(part("vulkan").reason()), "install the GPU's Vulkan driver"
+    return None
+
+
+def _check_backend(model: str, facts: Json, delegate: str) -> Set[str]:
+    """Return the back ends that a file names. Refuses one made for another: asked for one, nothing else is run."""
+    named = _named_backends(model)
+    lowered = facts.get("partitions") != 0 if facts else bool(named)
+    if lowered and named and BACKENDS.get(delegate) not in named:
+        name = os.path.basename(model)
+        text = "{} was made for {} and cannot run on {}".format(name, ", ".join(sorted(named)), delegate)
+        raise RuntimeProblem("delegate_missing", text, "export the model for that back end")
+    return named
+
+
+def _named_backends(model: str) -> Set[str]:
+    if os.path.getsize(model) == 0:
+        return set()
+    with open(model, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return {name.decode() for name in set(NAMED.findall(data))}
+
+
+def _facts(model: str) -> Json:
+    """Return what the exporter wrote down beside the file, nothing where it wrote nothing."""
     try:
         with open(model + ".json", encoding="utf-8") as file:
             found = json.loads(file.read(1 << 20))
     except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _load(runtime: Any, model: str) -> Any:
@@ -173,12 +239,10 @@ class ExecutorchAdapter(Adapter):  # type: ignore[misc]
 
         have = list(Runtime.get().backend_registry.registered_backend_names)
         entries = []
-        for name, backend in BACKENDS.items():
-            cpu = name.startswith("cpu")
-            against = None if backend in have else f"this build has no {backend}"
-            if against is None and not cpu:
-                against = "the files of the zoo are not made for it"
-            entries.append(delegate_entry(name, cpu_name() if cpu else None, against, fix="export a program for it"))
+        for delegate in (*BACKENDS, PORTABLE):
+            against, fix = unavailable(delegate, have) or (None, None)
+            name, emulated = accelerator(delegate) if against is None else (None, False)
+            entries.append(delegate_entry(delegate, name, against, fix=fix, emulated=emulated))
         return {
             "runtime": self.name,
             "version": _version(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from socbench.plan import RunRequest
-from socbench.records import Failure, MeasuringSettings, Plan, TrialPlan, TrialRow
+from socbench.records import DELEGATE_CLASSES, Failure, MeasuringSettings, Plan, TrialPlan, TrialRow
 from socbench.session import DeviceProgress, LogProgress, Progress
 
 PROOF_MODEL = "resnet8"
@@ -33,7 +33,7 @@ def diagnose(
 
     request = RunRequest(
         targets=(PROOF_MODEL,), devices=tuple(devices), runtimes=tuple(runtimes), precisions=("fp32",),
-        delegates=("cpu", "gpu", "npu", "nnapi"), scenarios=("single_stream",), repeat=1, settings=_ONCE,
+        delegates=DELEGATE_CLASSES, scenarios=("single_stream",), repeat=1, settings=_ONCE,
         allow_emulated=True, every_environment=True, profile=False, argv=argv,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="socbench-doctor-") as folder:

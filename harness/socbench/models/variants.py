@@ -34,6 +34,7 @@ ENDINGS = {
     "executorch": ".pte",
 }
 REDUCED = "reduced"
+PORTABLE = "portable"
 _SATURATING = ("onnx", "openvino")
 _X86 = ("x86_64", "amd64", "i686", "i386", "x86")
 _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8")
@@ -42,14 +43,15 @@ _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8")
 def variants_of(card: Card) -> list[Variant]:
     """Return the variants that the card declares, in its order; ``path`` is ``None`` for what is not built yet.
 
-    An int8 variant whose arithmetic saturates on x86 without VNNI comes twice: ``onnx-int8`` and ``onnx-int8-reduced``.
+    An int8 variant whose arithmetic saturates on x86 without VNNI comes twice: ``onnx-int8`` and ``onnx-int8-reduced``;
+    ExecuTorch's fp32 too: a program is lowered for its back end when it is made, and ``-portable`` for none.
     Light: hashes, no imports of converters.
     """
     planned = [
         Variant(card.model, "-".join(filter(None, (form, precision, recipe))), form, precision, recipe)
         for form, precisions in card.variants.items()
         for precision in precisions
-        for recipe in ((None, REDUCED) if precision == "int8" and _saturating(card, form) else (None,))
+        for recipe in _recipes(card, form, precision)
     ]
     return [_if_built(card, variant) for variant in planned]
 
@@ -92,6 +94,17 @@ def pick_recipe(device: Device, variants: Sequence[Variant]) -> list[Variant]:
     return list(kept.values())
 
 
+def for_delegate(variant: Variant, delegate: str, variants: Sequence[Variant]) -> Variant | None:
+    """Return the variant that a delegate takes in the place of ``variant``; None where there is none.
+
+    ``cpu:portable`` of ExecuTorch takes a program that is lowered for no back end, every other delegate any.
+    """
+    if delegate != "cpu:portable" or variant.recipe == PORTABLE:
+        return variant
+    same = (variant.format, variant.precision, PORTABLE)
+    return next((one for one in variants if (one.format, one.precision, one.recipe) == same), None)
+
+
 def saturates(device: Device) -> bool:
     """Say whether the device's CPU multiplies bytes with an instruction that saturates (x86 without VNNI or AMX)."""
     features = {feature.lower() for feature in device.cpu_features}
@@ -102,6 +115,13 @@ def _is_source(card: Card, variant: Variant) -> bool:
     """Say whether the variant is a file of the card itself."""
     source = card.files.get(variant.format)  # type: ignore[call-overload]
     return source is not None and variant.precision == source.precision and variant.recipe is None
+
+
+def _recipes(card: Card, form: str, precision: str) -> tuple[str | None, ...]:
+    """Return the recipes that a precision of a format comes in, the plain one first."""
+    if precision == "int8" and _saturating(card, form):
+        return None, REDUCED
+    return (None, PORTABLE) if (form, precision) == ("executorch", "fp32") else (None,)
 
 
 def _saturating(card: Card, form: str) -> bool:
@@ -151,7 +171,7 @@ def _key(card: Card, variant: Variant) -> str:
 
 def _calibrated(variant: Variant) -> bool:
     """Say whether making the variant takes calibration data (OpenVINO's int8 takes over that of its source)."""
-    return variant.precision == "int8" and variant.format in ("onnx", "tflite")
+    return variant.precision == "int8" and variant.format in ("onnx", "tflite", "executorch")
 
 
 def _need_tools(card: Card, variant: Variant) -> None:

@@ -1,4 +1,4 @@
-"""ONNX -> ExecuTorch (.pte) fp32 and fp16 for XNNPACK, by PyTorch in an environment of its own.
+"""ONNX -> ExecuTorch (.pte) fp32, fp16 and int8 for XNNPACK, or for no back end, by PyTorch in its own environment.
 
 The graph is handed over as JSON and plain arrays; ``executorch_export.py`` builds a torch module of it there.
 Beside the .pte lies a .json with what the file itself does not tell in Python: inputs, outputs, delegated nodes.
@@ -24,16 +24,20 @@ def make(
 ) -> dict[str, Any]:
     """Write ``target`` (.pte) and its .json from the fp32 ONNX file ``source``.
 
+    ``calibration``: a .npy file ``(count, *shape)`` float32, for int8. ``recipe``: ``portable`` lowers nothing, so
+    that ExecuTorch's own portable kernels run all of it.
+
     Raises ModelError for a precision that this format does not have or an operator that is not translated,
     FailedError with what PyTorch said.
     """
-    if precision not in ("fp32", "fp16"):
+    if precision not in ("fp32", "fp16", "int8"):
         raise ModelError(f"ExecuTorch files of precision {precision} are not made by socbench")
     facts = f"{target}.json"
     with tempfile.TemporaryDirectory() as folder:
         _hand_over(source, Path(folder))
         script = Path(__file__).with_name("executorch_export.py")
         words = [str(tool_python("executorch")), "-P", str(script), folder, target, facts, precision]
+        words += [recipe or "", calibration or ""]
         env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         done = subprocess.run(
             words, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",

@@ -1,7 +1,7 @@
 """Builds a torch module of a graph and exports it as .pte; run by the interpreter of the environment ``executorch``.
 
-``python executorch_export.py FOLDER TARGET FACTS PRECISION``; FOLDER holds graph.json, names.json and arrays.npz.
-Stands alone: nothing of socbench is there.
+``python executorch_export.py FOLDER TARGET FACTS PRECISION RECIPE CALIBRATION``; FOLDER holds graph.json, names.json
+and arrays.npz, CALIBRATION is a .npy file ``(count, *shape)`` or empty. Stands alone: nothing of socbench is there.
 """
 
 from __future__ import annotations
@@ -110,7 +110,23 @@ def load(folder: Path) -> Any:
     return Graph().eval(), document
 
 
-def main(folder: str, target: str, facts: str, precision: str) -> int:
+def quantise(module: Any, examples: tuple[Any, ...], calibration: str) -> Any:
+    """Return the module with int8 weights (a scale a channel) and int8 activations, by XNNPACK's own quantiser."""
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    prepared = prepare_pt2e(torch.export.export(module, examples).module(), quantizer)
+    for picture in np.load(calibration, allow_pickle=False):
+        prepared(torch.from_numpy(picture[None]))
+    return convert_pt2e(prepared)
+
+
+def main(folder: str, target: str, facts: str, precision: str, recipe: str, calibration: str) -> int:
     """Export the graph and write down what was delegated."""
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -131,9 +147,12 @@ def main(folder: str, target: str, facts: str, precision: str) -> int:
 
     with torch.no_grad():
         whole = Half(module) if precision == "fp16" else module
+        if precision == "int8":
+            whole = quantise(module, examples, calibration)
         outputs = whole(*examples)
         exported = torch.export.export(whole, examples)
-    lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+    portable = recipe == "portable"
+    lowered = to_edge_transform_and_lower(exported, partitioner=[] if portable else [XnnpackPartitioner()])
     nodes = [node for node in lowered.exported_program().graph.nodes if node.op == "call_function"]
     calls = [node for node in nodes if "executorch_call_delegate" in str(node.target)]
     delegated = sum(_covered(lowered.exported_program(), node) for node in calls)
@@ -143,7 +162,7 @@ def main(folder: str, target: str, facts: str, precision: str) -> int:
     Path(facts).write_text(
         json.dumps(
             {
-                "backend": "XnnpackBackend",
+                "backend": None if portable else "XnnpackBackend",
                 "precision": precision,
                 "delegated": delegated,
                 "not_delegated": sorted(_name(node.target) for node in left),
