@@ -90,10 +90,14 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class DeviceAbilities:
-    """A device and what its agent's ``probe`` found (``runtimes``: entries of docs/protocol.md, Capabilities)."""
+    """A device and what its agent's ``probe`` found (``runtimes``: entries of docs/protocol.md, Capabilities).
+
+    ``accelerators``: what its drivers say of themselves, ``None`` where nobody asked them.
+    """
 
     device: Device
     runtimes: tuple[Json, ...]
+    accelerators: Json | None = None
 
     def runtime(self, name: str, environment: str | None = None) -> Json | None:
         """Return the entry of a runtime, ``None`` when the probe did not name it."""

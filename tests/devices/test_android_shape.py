@@ -15,6 +15,7 @@ from device_rig import RealAdbServer
 from fake_settings import BEFORE, DURING
 from socbench.devices import discover, resolve_cores, settings
 from socbench.devices.config import DevicesConfig
+from socbench.devices.facts import read_facts
 from socbench.errors import DeadlineError
 from socbench.records import CoreCluster
 from socbench.transports.adb import AdbTransport
@@ -58,6 +59,8 @@ def test_phone_is_listed_with_what_it_is_and_as_emulated(
     device = next(device for device in listed if device.device == f"adb:{phone.serial}")
     assert (device.name, device.soc_vendor, device.soc) == ("Google Pixel 8 Pro", "Google", "Google Tensor G3")
     assert (device.os, device.abi, device.gpu) == ("Android 16", "arm64-v8a", "Mali-G715 MP7")
+    facts = read_facts(transport, soon())
+    assert facts["gles"] == "GLES: ARM, Mali-G715, OpenGL ES 3.2 v1.r44p1-00pxl0.0123456789abcdef0123456789abcdef"
     assert device.os_build == "google/husky/husky:16/TEST.000000.000/1:user/release-keys"
     assert device.cores == CLUSTERS
     assert device.emulated

@@ -99,3 +99,8 @@ def test_a_session_through_the_native_agent_ends_with_checked_answers(tmp_path):
     text = json.dumps(measured)
     assert '"full"' in text
     assert "outputs_differ" not in text
+    (folder,) = (tmp_path / "store" / "sessions").iterdir()
+    told = json.loads((folder / "session.json").read_text())["accelerators"]["local"]
+    assert set(told) == {"gles", "opencl", "vulkan", "nnapi", "libraries"}
+    assert (told["gles"], told["nnapi"]) == (None, None), "this machine is no phone"
+    assert isinstance(told["opencl"], list)

@@ -56,6 +56,11 @@ BATTERY = """Current Battery Service state:
   scale: 100
   temperature: 281
 """
+SURFACE_FLINGER = """Build configuration: [sf PRESENT_TIME_OFFSET=0]
+------------RE GLES (skiagl)------------
+EGL implementation : 1.5
+GLES: ARM, Mali-G715, OpenGL ES 3.2 v1.r44p1-00pxl0.0123456789abcdef0123456789abcdef
+"""
 _CORES = [("0xd46", 1_704_000)] * 4 + [("0xd4d", 2_367_000)] * 4 + [("0xd4e", 2_914_000)]
 
 
@@ -77,6 +82,7 @@ def build(root: Path) -> None:
     _script(root / "system/bin/dumpsys", 'cat "/system/etc/dumpsys-$1"')
     (root / "system/etc/properties").write_text(GETPROP)
     (root / "system/etc/dumpsys-battery").write_text(BATTERY)
+    (root / "system/etc/dumpsys-SurfaceFlinger").write_text(SURFACE_FLINGER)
     _fake_kernel(root)
 
 

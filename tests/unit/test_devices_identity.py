@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from socbench.devices import identify, load_config, resolve_cores
+from socbench.devices.accelerators import accelerators_of
 from socbench.devices.cores import clusters_of
 from socbench.devices.data import cpu_part_name, socs
 from socbench.devices.discovery import battery_advice
@@ -97,6 +98,50 @@ def test_phone_is_named_as_its_maker_sells_it() -> None:
     assert identify(phone(**named, ro__product__marketname="Xiaomi 12S"), "adb:X").name == "Xiaomi 12S"
     same = phone(ro__product__manufacturer="Infinix", ro__product__model="Infinix X670")
     assert identify(same, "adb:X").name == "Infinix X670"
+
+
+@pytest.mark.parametrize(
+    ("gles", "gpu"),
+    [
+        ("GLES: Qualcomm, Adreno (TM) 730, OpenGL ES 3.2 V@0615.60 (GIT@16c1863, I6928db2619)", "Adreno 730"),
+        ("GLES: ARM, Mali-G720-Immortalis MC12, OpenGL ES 3.2 v1.r44p1-01eac0", "Mali-G720-Immortalis MC12"),
+        ("GLES: Google (Google Inc.), Android Emulator OpenGL ES Translator (x), OpenGL ES 3.1",
+         "Android Emulator OpenGL ES Translator (x)"),
+        ("GLES: ARM, Mali-G715, OpenGL ES 3.2 v1.r44p1-00pxl0", "Mali-G715 MP7"),
+        ("GLES: nonsense", "Mali-G715 MP7"),
+        (7, "Mali-G715 MP7"),
+        (None, "Mali-G715 MP7"),
+    ],
+)  # fmt: skip
+def test_the_gpu_is_what_draws_the_screen_and_the_table_only_adds_to_it(gles: object, gpu: str) -> None:
+    facts = {**phone(ro__soc__model="Tensor G3", ro__hardware="husky"), "gles": gles}
+    assert identify(facts, "adb:1").gpu == gpu
+
+
+def test_accelerators_are_told_by_interface_and_libraries_by_kind() -> None:
+    told = {
+        "opencl": [{"platform": 0, "name": "QUALCOMM Adreno(TM)", "driver": "OpenCL 3.0\nQUALCOMM build", "odd": [1]}],
+        "vulkan": [{"name": "Adreno (TM) 730", "api": "1.3.128", "driver": 2149544057, "vendor_id": 20803}],
+        "nnapi": None,
+        "libraries": ["/vendor/lib64/libQnnHtp.so", "/vendor/lib64/libneuronusdk_runtime.mtk.so", "/usr/lib/libodd.so"],
+    }
+    found = accelerators_of({"gles": "GLES: ARM, Mali-G78, OpenGL ES 3.2"}, told)
+    assert found["gles"] == "GLES: ARM, Mali-G78, OpenGL ES 3.2"
+    assert found["opencl"] == [
+        {"name": "QUALCOMM Adreno(TM)", "vendor": None, "driver": "OpenCL 3.0 QUALCOMM build", "version": None}
+    ]
+    assert (found["vulkan"][0]["driver"], found["nnapi"]) == (2149544057, None)
+    assert found["libraries"] == {
+        "qnn": ["/vendor/lib64/libQnnHtp.so"],
+        "neuron": ["/vendor/lib64/libneuronusdk_runtime.mtk.so"],
+    }
+
+
+@pytest.mark.parametrize("told", [None, 3, [], {"opencl": 5, "libraries": "x"}, {"vulkan": [None, 1, {"name": {}}]}])
+def test_no_word_of_a_driver_makes_identification_fail(told: object) -> None:
+    found = accelerators_of({}, told)
+    assert set(found) == {"gles", "opencl", "vulkan", "nnapi", "libraries"}
+    assert found["libraries"] is None
 
 
 def test_hostile_names_become_one_printable_line() -> None:

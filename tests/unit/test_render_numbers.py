@@ -93,3 +93,8 @@ def test_lists_are_said_as_people_say_them() -> None:
     assert names.listing("abcdef", 4) == "a, b, c, d and 2 more"
     assert names.count(1, "row") == "1 row"
     assert names.count(2000, "row") == "2,000 rows"
+
+
+def test_a_command_at_the_start_of_a_sentence_stays_as_it_is_typed() -> None:
+    assert names.sentence("socbench runtimes install ncnn") == "socbench runtimes install ncnn."
+    assert names.sentence("install the driver") == "Install the driver."

@@ -70,7 +70,10 @@ for a in /sys/class/accel/accel[0-9]*; do
 done
 for a in /dev/apex_0 /dev/hailo0 /dev/ethosu0; do if [ -e $a ]; then echo "node;$a"; fi; done
 if command -v getprop; then part getprop; getprop; fi
-if command -v dumpsys; then part battery; dumpsys battery; fi
+if command -v dumpsys; then
+  part battery; dumpsys battery
+  part gles; dumpsys SurfaceFlinger 2>/dev/null | grep 'GLES: ' | head -n 1
+fi
 part end
 """
 
@@ -150,6 +153,7 @@ def _facts(output: bytes, mark: str, address: str) -> Json:
         "gpus": lines.get("gpus", []),
         "npus": lines.get("npus", []),
         "lspci": lines.get("lspci", []),
+        "gles": one.get("gles"),
     }
     facts["cpu_count"] = len(facts["cpus"]) or None
     if "getprop" in parts:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 
+from socbench.devices.accelerators import gles_gpu
 from socbench.devices.cores import clusters_of
 from socbench.devices.data import cpu_part_name
 from socbench.devices.parse import CpuInfo, clean, parse_cpuinfo, parse_os_release
@@ -205,9 +206,17 @@ def _gpu(facts: Json, soc: SocMatch) -> str | None:
         fields = re.findall(r'"([^"]*)"', str(line))
         if len(fields) >= 3 and re.search(r"VGA|3D|Display", fields[0]):
             return clean(f"{fields[1]} {fields[2]}", 80)
-    if soc.facts:
-        return soc.facts.gpu
-    return vague[0] if vague else None
+    said = gles_gpu(facts.get("gles"))
+    known = soc.facts.gpu if soc.facts else None
+    if said and not _same_gpu(said, known):
+        return said  # what draws the screen, not what a table says of the chip
+    return known or (vague[0] if vague else None)
+
+
+def _same_gpu(said: str, known: str | None) -> bool:
+    """Say whether two names mean one GPU: the table's may have its cores too (``Mali-G715`` and ``Mali-G715 MP7``)."""
+    words = re.findall(r"[A-Za-z]+|[0-9]+", said.lower())[:3]
+    return known is not None and re.findall(r"[A-Za-z]+|[0-9]+", known.lower())[: len(words)] == words
 
 
 def _pci_name(rest: str) -> str | None:

@@ -158,10 +158,11 @@ def count(number: int, one: str, many: str | None = None) -> str:
 
 
 def sentence(text: str) -> str:
-    """``text`` with a capital at its start and a full stop at its end; "" stays ""."""
+    """``text`` with a capital at its start (a command stays as it is typed) and a full stop at its end; "" stays ""."""
     if not text:
         return ""
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?:…" else ".")
+    start = text[0] if text.startswith("socbench ") else text[0].upper()
+    return start + text[1:] + ("" if text[-1] in ".!?:…" else ".")
 
 
 def listing(names: Iterable[str], limit: int = 4, by: str = ", ") -> str:

@@ -22,13 +22,14 @@ from socbench.agents.fake_phone import FakePhoneAgent
 from socbench.agents.native import NativeAgent
 from socbench.agents.programs import STOCK_AGENTS, StockAgent
 from socbench.agents.python import PythonAgent, probe
+from socbench.devices.accelerators import accelerators_of
 from socbench.devices.config import load_config
 from socbench.devices.discovery import open_device
 from socbench.devices.facts import read_facts
 from socbench.devices.fake_phone import describe as describe_phone
 from socbench.devices.fake_phone import phone_number
 from socbench.devices.identity import identify
-from socbench.errors import ChannelError, FailedError, Interrupted, SocbenchError, UsageError
+from socbench.errors import AgentError, ChannelError, FailedError, Interrupted, SocbenchError, UsageError
 from socbench.plan import DeviceAbilities
 from socbench.records import Json
 from socbench.session.lease import DeviceLease, HostLease
@@ -253,7 +254,18 @@ def _ask(channel: Channel, agent: Agent, asked: _Asked) -> DeviceAbilities:
     found = probe(agent, device.key, boot, asked.runtimes, deadline=Deadline.after(_PROBE_S, "the probe"))
     if channel.address == "local" and agent.python is not None:
         found += _in_environments(agent, device.key, boot, asked.runtimes, asked.step)
-    return DeviceAbilities(device, tuple(found))
+    return DeviceAbilities(device, tuple(found), _accelerators(channel, agent, facts))
+
+
+def _accelerators(channel: Channel, agent: Agent, facts: Json) -> Json | None:
+    """Return what the device's drivers say of themselves; only the native agent can ask them."""
+    if agent.python is not None or phone_number(channel.address) is not None:
+        return accelerators_of(facts, None) if facts.get("gles") else None
+    try:
+        told = agent.call("identify", deadline=Deadline.after(_SETUP_S, "the device's drivers")).get("facts")
+    except AgentError:  # it can measure all the same
+        told = None
+    return accelerators_of(facts, told.get("accelerators") if isinstance(told, dict) else None)
 
 
 def _in_environments(

@@ -276,6 +276,7 @@ def _document(saved: SavedSession, gathered: Gathered, devices: list[OpenDevice]
             "cpus": os.cpu_count(),
         },
         "devices": [asdict(device.abilities.device) for device in devices],
+        "accelerators": {device.address: device.abilities.accelerators for device in devices},
         "models": gathered.models,
         "truth": gathered.truth,
         "unchecked": gathered.unchecked,
