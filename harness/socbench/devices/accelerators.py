@@ -1,4 +1,4 @@
-"""What a device's own drivers say of its accelerators: OpenCL, Vulkan, GLES, NNAPI, and libraries of NPUs that lie there.
+"""What a device's drivers say of its accelerators: OpenCL, Vulkan, GLES, NNAPI, NPU libraries that lie there.
 
 The native agent asks the drivers (in a process of its own, as they may crash); GLES is what Android's compositor says.
 """
