@@ -44,9 +44,10 @@ def test_a_detached_run_outlives_its_host_and_nothing_of_it_is_hurried(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOCBENCH_ORPHAN_AFTER_S", "0.2")
-    result = home.run(home.null("slow", **SLOW), devices=("fake:one",), repeat=2, min_time_s=0.8, detach=True)
+    result = home.run(home.null("slow", **SLOW), devices=("fake:one",), repeat=2, min_time_s=1.5, detach=True)
     early = home.collect(result.session, wait=False)
     assert (early.status, early.exit_code) == ("running", 1)
+    assert processes_of(home) != []
     done = home.collect(result.session)
     assert done.status == "complete"
     assert _states(home, result.session) == [(1, "done"), (2, "done")]
@@ -64,15 +65,16 @@ def test_a_detached_run_has_its_device_and_another_waits_for_it_or_is_refused(ho
 
 
 def test_ctrl_c_while_collecting_leaves_the_run_alone(home: Home) -> None:
-    result = home.run(home.null("slow", **SLOW), devices=("fake:one",), repeat=3, min_time_s=2, detach=True)
+    result = home.run(home.null("slow", **SLOW), devices=("fake:one",), repeat=2, min_time_s=4, detach=True)
     collecting = home.start_command("collect", result.session)
     wait_until(lambda: '"phase":"import"' in home.journal_text(result.session))
     code, _, err = end(collecting, signal.SIGINT)
     assert code == 130
     assert "is still being measured" in err
     assert home.document(result.session)["status"] == "running"
+    # A run that Ctrl-C had reached could not end complete, both repetitions done.
     assert home.collect(result.session).status == "complete"
-    assert _states(home, result.session) == [(1, "done"), (2, "done"), (3, "done")]
+    assert _states(home, result.session) == [(1, "done"), (2, "done")]
 
 
 def test_what_a_dead_agent_left_is_fetched_and_the_rest_is_run_by_resume(home: Home) -> None:
