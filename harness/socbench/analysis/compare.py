@@ -20,6 +20,8 @@ from socbench.analysis.history import levels
 from socbench.errors import UsageError
 from socbench.records import ComparedPair, TrialRow
 
+MARGIN: Final = 0.03
+"""What counts as no difference: an interval of the ratio that lies within it."""
 KEY: Final = ("model", "format", "runtime", "delegate", "precision", "scenario")
 CONDITIONS: Final = (
     "device_key",
@@ -83,7 +85,7 @@ def compare(
     *,
     by: str | None = None,
     allow: Sequence[str] = (),
-    margin: float = 0.03,
+    margin: float = MARGIN,
     across: Across | None = None,
 ) -> list[ComparedPair]:
     """Compare rows of two sessions, or with ``by`` rows that differ along an axis (base and candidate may be one list).
@@ -101,7 +103,7 @@ def compare(
     return _corrected([pair for pair in pairs if pair is not None], margin)
 
 
-def compare_arms(rows: Sequence[TrialRow], *, margin: float = 0.03) -> list[ComparedPair]:
+def compare_arms(rows: Sequence[TrialRow], *, margin: float = MARGIN) -> list[ComparedPair]:
     """Compare the arms of a session run with ``--ab``: A is the base; repetitions are paired by their number."""
     arms: dict[str, list[TrialRow]] = {"A": [], "B": []}
     for row in _timed(rows):

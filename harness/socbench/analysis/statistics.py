@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 CONFIDENCE: Final = 0.95
+UNKNOWN_SESSIONS: Final = 0.10
+"""How far two sessions may lie apart where too few earlier ones tell (rule 11)."""
 TAIL_SAMPLES: Final = 300
 """p90 and p99 are given from here on: the 99th percentile of fewer samples is one of the three largest."""
 
@@ -157,7 +159,7 @@ def across_sessions(one: Ratio, earlier: Sequence[Sequence[float]], confidence: 
     return _interval(difference, history, freedom, confidence)
 
 
-def without_history(one: Ratio, allowance: float = 0.10) -> Ratio:
+def without_history(one: Ratio, allowance: float = UNKNOWN_SESSIONS) -> Ratio:
     """Widen a ratio between two sessions of which nobody knows how far sessions differ: by 10 % to both sides.
 
     The p-value is then that of "the ratio is not beyond 10 %" (for the nearer side).

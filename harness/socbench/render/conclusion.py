@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from socbench.analysis.compare import MARGIN
+from socbench.analysis.statistics import UNKNOWN_SESSIONS
 from socbench.records import ComparedPair, TrialRow
 from socbench.render import names, numbers
 from socbench.render.sentences import pair_name
@@ -150,9 +152,9 @@ def _told_with_history(pair: ComparedPair) -> bool:
     """Whether the pair would be told without the 10 % that stand for unknown sessions: else its own spread hides it."""
     if not pair.ratio or not pair.ratio_low or not pair.ratio_high:
         return False
-    own = math.log(pair.ratio_high / pair.ratio_low) / 2 - math.log(1.1)
+    own = math.log(pair.ratio_high / pair.ratio_low) / 2 - math.log1p(UNKNOWN_SESSIONS)
     change = abs(math.log(pair.ratio))
-    return change > own or change + own <= math.log(1.03)
+    return change > own or change + own <= math.log1p(MARGIN)
 
 
 def _pairs_needed(pairs: Sequence[ComparedPair]) -> str:
@@ -161,7 +163,7 @@ def _pairs_needed(pairs: Sequence[ComparedPair]) -> str:
     for pair in pairs:
         if pair.ratio_low and pair.ratio_high and pair.base:
             half = math.log(pair.ratio_high / pair.ratio_low) / 2
-            most = max(most, len(pair.base.repetition_numbers) * (1.65 * half / math.log(1.03)) ** 2)
+            most = max(most, len(pair.base.repetition_numbers) * (1.65 * half / math.log1p(MARGIN)) ** 2)
     if not most:
         return "the interval is wider than the difference; run more pairs with --repeat."
     if most > _MOST_PAIRS:

@@ -41,7 +41,14 @@ _DONE_INTEGERS: Final = (
     "second_load_ns",
 )
 _TOLD: Final = (
-    *("runner", "count", "warmup_mean_ns", "mean_ns", "minimum_ns", "maximum_ns", "deviation_ns", "accelerator_api"),
+    "runner",
+    "count",
+    "warmup_mean_ns",
+    "mean_ns",
+    "minimum_ns",
+    "maximum_ns",
+    "deviation_ns",
+    "accelerator_api",
 )
 DELEGATIONS: Final = ("full", "partial", "fell_back", "unknown")
 EVIDENCES: Final = ("reported", "counted", "inferred", "none")
