@@ -88,6 +88,9 @@ def test_help_imports_nothing_heavy() -> None:
         ("results lst", "there is no command 'socbench results lst'; did you mean list? "
          "(see 'socbench results --help')"),
         ("run --devcie local", "there is no option --devcie; did you mean --device? (see 'socbench run --help')"),
+        ("run resnet8 --ab runtime=litert", "option '--ab' requires 2 arguments (see 'socbench run --help')"),
+        ("runtimes install onnxruntim==1.2",
+         "there is no environment called 'onnxruntim==1.2'; did you mean onnxruntime==1.2?"),
         ("run --threads many", "--threads: 'many' is not a whole number above 0 (see 'socbench run --help')"),
         ("run --threads 0", "--threads: '0' is not a whole number above 0 (see 'socbench run --help')"),
         ("run --batch -1", "--batch: '-1' is not a whole number above 0 (see 'socbench run --help')"),

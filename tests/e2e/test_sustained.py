@@ -114,6 +114,12 @@ def test_a_run_ends_at_its_temperature_and_says_so(home: Home) -> None:
     assert "it was as warm as it may be" in " ".join((home.path / "r.md").read_text().split()), said
 
 
+def test_more_busy_cores_than_there_are_is_refused_before_anything_runs(home: Home) -> None:
+    said = socbench(home, "sustained", home.null(), "--duration", "10s", "--busy-cores", "200", code=2)
+    have = os.cpu_count()
+    assert said.endswith(f"socbench: --busy-cores 200: local has {have} cores; ask for {have} or fewer\n")
+
+
 @pytest.mark.parametrize("length", ["0m", "365d", "9000h"])
 def test_a_senseless_duration_is_one_sentence(home: Home, length: str) -> None:
     said = socbench(home, "sustained", home.null(), "--duration", length, code=2)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from socbench.cli import complete, options
 from socbench.cli.application import command_summaries, root
 from socbench.cli.diagnosis import check
+from socbench.cli.doctor import with_settings
 from socbench.cli.outermost import explain, nearest
 from socbench.cli.output import print_json, printable
 from socbench.cli.plan_table import duration, plan_json, print_plan
@@ -61,6 +62,12 @@ def test_a_full_disk_is_no_bug_and_names_the_file() -> None:
     assert (
         explain(OSError(errno.ENOSPC, "No space left on device", "/store/x"))[0] == "/store/x: no space left on device"
     )
+
+
+def test_a_phones_settings_stand_in_each_of_its_checks() -> None:
+    settings = [{"device": "adb:1", "setting": "screen", "value": "on", "prepared": "off"}]
+    checks = [{"device": "adb:1", "state": "works"}, {"device": "local", "state": "works"}]
+    assert [one["settings"] for one in with_settings(checks, settings)] == [{"screen": "on"}, None]
 
 
 def test_the_nearest_name_is_named_and_a_far_one_is_not() -> None:

@@ -67,7 +67,7 @@ def _version(package: str) -> str:
         from importlib import metadata
 
         return metadata.version(package)
-    except Exception:  # a package unpacked by hand has no metadata; its version is then unknown, nothing more
+    except ImportError:  # a package unpacked by hand has no metadata; its version is then unknown, nothing more
         return "unknown"
 
 

@@ -17,6 +17,8 @@ from typer.core import TyperCommand, TyperGroup
 
 _FIRST = ("run", "report", "compare", "results", "models", "devices", "doctor", "runtimes", "sustained", "collect")
 _MARK = '"""socbench '
+# Typer brings its own copy of Click in some versions: this is the ancestor of the errors that it raises.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -35,6 +37,15 @@ def command_summaries() -> dict[str, str]:
 
 class Command(TyperCommand):
     """A command whose help shows its arguments as their metavars say, and nothing of their Python types."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Return what Typer leaves over. The parser raises without its context, so it is told here whose help fits."""
+        try:
+            return super().parse_args(ctx, args)
+        except _USAGE_ERROR as error:
+            if getattr(error, "ctx", None) is None:
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words after the command's name in its usage line."""

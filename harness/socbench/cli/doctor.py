@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from socbench.cli import options
 from socbench.cli.application import examples, single_command
 from socbench.cli.output import print_json
+from socbench.records import Json
+
+
+def with_settings(checks: Sequence[Json], settings: Sequence[Json]) -> list[Json]:
+    """Return the checks, each with its device's ``settings`` (``{title: value}``; ``None`` where it is no phone)."""
+    by_device: dict[str, Json] = {}
+    for one in settings:
+        by_device.setdefault(one["device"], {})[one["setting"]] = one["value"]
+    return [{**check, "settings": by_device.get(check["device"])} for check in checks]
+
 
 app, command = single_command(
     epilog=examples(
@@ -38,7 +49,7 @@ def doctor(
         )  # fmt: skip
     settings = settings_of(devices)
     if as_json:
-        print_json([*checks, *settings])
+        print_json(with_settings(checks, settings))
     else:
         from socbench.render.terminal import make_console, print_doctor, print_settings
 

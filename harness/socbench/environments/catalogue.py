@@ -171,6 +171,10 @@ def environment(name: str) -> Environment:
         return made
     import difflib
 
-    near = difflib.get_close_matches(name, known, n=1)
+    # `onnxruntim==1.2` is near a runtime, not near the environment whose name is as long.
+    runtime, equals, version = name.partition("==")
+    near = difflib.get_close_matches(runtime, _DISTRIBUTIONS if equals else known, n=1)
+    if near and equals:
+        near = [f"{near[0]}=={version}"]
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
     raise UsageError(f"there is no environment called {name!r}; {hint}")

@@ -252,8 +252,13 @@ def _prepare(
 def _check_cores(plan: Plan, devices: list[OpenDevice]) -> None:
     """Raise UsageError for cores that a device does not have, before anything is built."""
     clusters = {device.address: device.abilities.device.cores for device in devices}
-    for cores, address in {(trial.cores, trial.device) for trial in plan.trials if trial.excluded is None}:
+    planned = [trial for trial in plan.trials if trial.excluded is None]
+    for cores, address in {(trial.cores, trial.device) for trial in planned}:
         resolve_cores(cores, clusters[address], address)
+    for busy, address in {(trial.settings.busy_cores, trial.device) for trial in planned}:
+        known = sum(len(cluster.cpus) for cluster in clusters[address])
+        if busy is not None and 0 < known < busy:
+            raise UsageError(f"--busy-cores {busy}: {address} has {known} cores; ask for {known} or fewer")
 
 
 def _document(saved: SavedSession, gathered: Gathered, devices: list[OpenDevice]) -> Json:
