@@ -51,6 +51,23 @@ class CoreCluster:
 
 
 @dataclass(frozen=True)
+class Scheduling:
+    """What the kernel lets a process that socbench starts on a device use, and (Android) one of an app in front.
+
+    ``cpuset``: the path of its group; ``cpus``: the CPUs that it may run on (``0-3,8``); uclamp: the least and the most
+    utilisation that its scheduling assumes, in thousandths of the largest core at its highest clock.
+    """
+
+    cpuset: str | None = None
+    cpus: str | None = None
+    uclamp_min_permille: int | None = None
+    uclamp_max_permille: int | None = None
+    app_cpus: str | None = None
+    app_uclamp_min_permille: int | None = None
+    app_uclamp_max_permille: int | None = None
+
+
+@dataclass(frozen=True)
 class Device:
     """A device as it identified itself; stored with every session. ``key`` is stable and is not the serial."""
 
@@ -72,6 +89,7 @@ class Device:
     emulated: bool = False
     state: str = "ready"
     advice: str | None = None
+    scheduling: Scheduling | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pytest
 from android_root import AndroidRoot
 from device_rig import RealAdbServer
 from fake_settings import BEFORE, DURING
-from socbench.devices import discover, resolve_cores, settings
+from socbench.devices import discover, identify, resolve_cores, settings
 from socbench.devices.config import DevicesConfig
 from socbench.devices.facts import read_facts
 from socbench.errors import DeadlineError
@@ -70,6 +70,14 @@ def test_phone_is_listed_with_what_it_is_and_as_emulated(
     assert device.key != listed[0].key
     assert resolve_cores("big", device.cores) == (4, 5, 6, 7, 8)
     assert resolve_cores("little", device.cores) == (0, 1, 2, 3)
+
+
+def test_what_the_kernel_lets_the_shell_and_an_app_use_is_read(transport: AdbTransport) -> None:
+    found = identify(read_facts(transport, soon()), transport.address).scheduling
+    assert found is not None
+    allowed = next(line for line in Path("/proc/self/status").read_text().splitlines() if "Cpus_allowed_list" in line)
+    assert (found.cpuset, found.cpus) == (Path("/proc/self/cpuset").read_text().strip(), allowed.split()[1])
+    assert (found.app_cpus, found.app_uclamp_min_permille, found.app_uclamp_max_permille) == ("0-8", 125, 1000)
 
 
 def test_folder_on_a_phone_is_below_data_local_tmp(transport: AdbTransport) -> None:

@@ -61,6 +61,16 @@ SURFACE_FLINGER = """Build configuration: [sf PRESENT_TIME_OFFSET=0]
 EGL implementation : 1.5
 GLES: ARM, Mali-G715, OpenGL ES 3.2 v1.r44p1-00pxl0.0123456789abcdef0123456789abcdef
 """
+SCHEDULING = {
+    "cpuset/cpus": "0-8",
+    "cpuset/top-app/cpus": "0-8",
+    "cpuset/background/cpus": "0-3",
+    "cpuctl/cpu.uclamp.min": "0.00",
+    "cpuctl/cpu.uclamp.max": "max",
+    "cpuctl/top-app/cpu.uclamp.min": "12.50",
+    "cpuctl/top-app/cpu.uclamp.max": "max",
+}
+"""Groups of processes below /dev, in the form of the kernel's files; the values are made up."""
 _CORES = [("0xd46", 1_704_000)] * 4 + [("0xd4d", 2_367_000)] * 4 + [("0xd4e", 2_914_000)]
 
 
@@ -107,6 +117,9 @@ def _fake_kernel(root: Path) -> None:
         policy.mkdir(parents=True)
         (policy / "related_cpus").write_text(f"{related}\n")
         (policy / "cpuinfo_max_freq").write_text(f"{_CORES[first][1]}\n")
+    for path, text in SCHEDULING.items():
+        (root / "fake-dev" / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / "fake-dev" / path).write_text(f"{text}\n")
     (root / "fake-cpuinfo").write_text("".join(blocks))
 
 
@@ -121,6 +134,7 @@ class AndroidRoot:
         port = free_port()
         proot = [str(emulation / "usr/bin/proot"), "-q", str(emulation / "usr/bin/qemu-aarch64-static")]
         proot += ["-r", str(self.root), "-b", "/proc", "-b", "/dev", "-b", f"{self.root}/fake-sys:/sys"]
+        proot += [word for name in ("cpuset", "cpuctl") for word in ("-b", f"{self.root}/fake-dev/{name}:/dev/{name}")]
         proot += ["-b", f"{self.root}/fake-cpuinfo:/proc/cpuinfo", "-w", "/"]
         daemon = ["/apex/adbd/lib/ld-linux-aarch64.so.1", "--library-path", "/apex/adbd/lib", "/apex/adbd/adbd"]
         env = {

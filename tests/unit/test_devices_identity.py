@@ -17,7 +17,7 @@ from socbench.devices.data import cpu_part_name, socs
 from socbench.devices.discovery import battery_advice
 from socbench.devices.identity import device_key, emulation
 from socbench.errors import UsageError
-from socbench.records import CoreCluster
+from socbench.records import CoreCluster, Scheduling
 
 ARM = ["Linux", "localhost", "5.15.0", "#1", "aarch64"]
 
@@ -38,6 +38,28 @@ def phone(parts: list[tuple[str, str]] | None = None, clocks: list[int] | None =
 
 def board(model: str, *compatible: str) -> Any:
     return {"uname": ARM, "device_tree": {"model": model, "compatible": list(compatible)}}
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "found"),
+    [
+        ({}, "", None),
+        ({"cpuset": "/"}, "Name:\tsh\nCpus_allowed_list:\t0-3,8\n", Scheduling("/", "0-3,8")),
+        ({"own_cpus": "0-7", "own_min": "0.00", "own_max": "max"}, "", Scheduling(None, "0-7", 0, 1000)),
+        ({"own_min": "5.00", "own_max": "max", "task_min": "0", "task_max": "512"}, "", Scheduling(None, None, 0, 500)),
+        (
+            {"app_cpus": "0-8", "app_min": "12.50", "app_max": "99.95"},
+            "",
+            Scheduling(app_cpus="0-8", app_uclamp_min_permille=125, app_uclamp_max_permille=1000),
+        ),
+        ({"own_cpus": "0-7;rm", "own_min": "-1", "own_max": "101", "task_min": "2000"}, "", None),
+        ("nonsense", "", None),
+    ],
+)
+def test_what_the_kernel_lets_a_process_use_is_read_in_thousandths(
+    said: object, status: str, found: Scheduling | None
+) -> None:
+    assert identify({"scheduling": said, "process_status": status}, "adb:1").scheduling == found
 
 
 S8GEN3 = [2_265_600] * 2 + [3_148_800] * 3 + [2_956_800] * 2 + [3_302_400]

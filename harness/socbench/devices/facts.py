@@ -52,6 +52,19 @@ for p in /sys/devices/system/cpu/cpufreq/policy[0-9]*; do
 done
 text hypervisor /sys/hypervisor/type
 text clocksource /sys/devices/system/clocksource/clocksource0/available_clocksource
+part scheduling
+group() {
+  for d in /dev/cpuset /sys/fs/cgroup/cpuset; do
+    for f in cpus cpuset.cpus; do value "$d$2/$f"; if [ -n "$v" ]; then echo "$1_cpus;$v"; fi; done
+  done
+  for d in /dev/cpuctl /sys/fs/cgroup/cpu /sys/fs/cgroup; do
+    for f in min max; do value "$d$3/cpu.uclamp.$f"; if [ -n "$v" ]; then echo "$1_$f;$v"; fi; done
+  done
+}
+sed -n 's/^effective uclamp\.\(m[a-z]*\)[^0-9]*/task_\1;/p' /proc/self/sched
+value /proc/self/cpuset; s=$v; echo "cpuset;$s"
+group own "$s" "$(sed -n 's/^0:://p;s/^[0-9]*:\([^:]*,\)\{0,1\}cpu\(,[^:]*\)\{0,1\}://p' /proc/self/cgroup | sed q)"
+if [ -d /dev/cpuset/top-app ]; then group app /top-app /top-app; fi
 part python; command -v python3
 part gpus
 for c in /sys/class/drm/card[0-9] /sys/class/drm/card[0-9][0-9]; do
@@ -147,6 +160,7 @@ def _facts(output: bytes, mark: str, address: str) -> Json:
             "macs": lines.get("macs", []),
         },
         "cpus": list(_cpus(lines.get("cpus", []), lines.get("policies", []))),
+        "scheduling": dict(line.split(";", 1) for line in lines.get("scheduling", []) if ";" in line),
         "hypervisor": one.get("hypervisor"),
         "clocksource": one.get("clocksource"),
         "python_path": one.get("python"),

@@ -10,6 +10,7 @@ from socbench.devices.accelerators import gles_gpu
 from socbench.devices.cores import clusters_of
 from socbench.devices.data import cpu_part_name
 from socbench.devices.parse import CpuInfo, clean, parse_cpuinfo, parse_os_release
+from socbench.devices.scheduling import scheduling_of
 from socbench.devices.soc import SocMatch, match_soc
 from socbench.records import CoreCluster, Device, Json
 
@@ -60,6 +61,7 @@ def identify(facts: Json, address: str, *, state: str = "ready", advice: str | N
         emulated=emulation(facts) is not None,
         state=state,
         advice=advice,
+        scheduling=scheduling_of(facts),
     )
 
 

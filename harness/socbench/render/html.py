@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from socbench.content import content
-from socbench.records import ComparedPair, Device, ReportData, SessionInfo, TrialRow
+from socbench.records import ComparedPair, Device, ReportData, Scheduling, SessionInfo, TrialRow
 from socbench.render import columns, concerns, dots, figures, names, numbers, ranking, sentences, tables
 from socbench.render.compare import html_section, side_names
 
@@ -297,9 +297,24 @@ def _device(device: Device) -> list[str]:
         names.plain(device.os or "", 80),
         f"build {names.plain(device.os_build, 80)}" if device.os_build else "",
         "emulated" if device.emulated else "",
+        _scheduling(device.scheduling) if device.scheduling else "",
         f"address {names.plain(device.device, 60)}",
     ]
     return [names.plain(device.name, 120), ", ".join(filter(None, facts))]
+
+
+def _scheduling(found: Scheduling) -> str:
+    """What processes of the shell may use and what an app in front may, where the device showed that (Android)."""
+    if found.app_cpus is None and found.app_uclamp_min_permille is None:
+        return ""
+
+    def used(who: str, cpus: str | None, low: int | None, high: int | None) -> str:
+        limits = "" if low is None or high is None else f", uclamp {low / 10:g} to {high / 10:g} %"
+        return f"{who} CPUs {names.plain(cpus or 'not known', 60)}{limits}"
+
+    shell = used("the shell's processes have", found.cpus, found.uclamp_min_permille, found.uclamp_max_permille)
+    app = used("an app in front", found.app_cpus, found.app_uclamp_min_permille, found.app_uclamp_max_permille)
+    return f"{shell}; {app}"
 
 
 def _moment(text: str | None) -> str:
