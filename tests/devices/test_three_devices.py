@@ -7,13 +7,15 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from device_rig import RealAdbd, RealAdbServer, RealSshd
 from fault_proxy import FaultProxy
-from session_home import ROOT, Home, make_home, processes_of, wait_until
+from session_home import ROOT, Heard, Home, make_home, processes_of, wait_until
+from socbench.records import Failure, TrialPlan
 
 RESNET8 = ROOT / "models" / "resnet8" / "resnet8-fp32.onnx"
 
@@ -92,6 +94,48 @@ def test_one_command_measures_three_devices_though_both_links_are_pulled_and_its
     rows = list(csv.DictReader(io.StringIO((home.path / "r.csv").read_text())))
     assert {row["device"] for row in rows} == set(devices)
     assert processes_of(home) == []
+
+
+class PullingBetween(Heard):
+    """Pulls a device's link when its first trial has ended, plugs it in again after half a second."""
+
+    def __init__(self, links: dict[str, tuple[FaultProxy, Path]]) -> None:
+        super().__init__()
+        self.links = links
+        self.measured: dict[str, int] = {}
+        """Repetitions that had begun to be measured on the device when its link was pulled."""
+
+    def trial_ended(self, trial: TrialPlan, status: str, failure: Failure | None) -> None:
+        super().trial_ended(trial, status, failure)
+        if trial.device in self.measured or trial.device not in self.links:
+            return
+        link, root = self.links[trial.device]
+        link.refuse()
+        (events,) = (root / "sessions" / self.session).glob("events.jsonl")
+        self.measured[trial.device] = events.read_text().count('"phase":"measure"')
+        threading.Timer(0.5, link.heal).start()
+
+
+def test_links_that_are_pulled_between_trials_lose_no_event(
+    home: Home, links: tuple[FaultProxy, FaultProxy], sshd: RealSshd, adbd: RealAdbd
+) -> None:
+    devices = ("local", "ssh:board", f"adb:127.0.0.1:{links[1].port}")
+    heard = PullingBetween({devices[1]: (links[0], sshd.root), devices[2]: (links[1], adbd.root)})
+    models = [home.null(name, latency_ns=[ms * 1_000_000 + n for n in range(97)]) for name, ms in (("a", 1), ("b", 2))]
+    # Between two repetitions a device that tells no temperature waits five times the measured time: 3 s.
+    result = home.run(*models, devices=devices, repeat=1, min_time_s=0.6, heard=heard)
+    assert result.status == "complete"
+    assert heard.measured == {devices[1]: 1, devices[2]: 1}, "pulled between the trials"
+    assert sum("reconnecting" in text for text in heard.messages) >= 2
+    trials = {row["trial"]: row for row in home.rows(result.session, "trials")}
+    digits: dict[tuple[str, str], list[int]] = {}
+    for row in home.rows(result.session, "samples"):
+        if row["phase"] == 2:
+            trial = trials[row["trial"]]
+            digits.setdefault((trial["device"], trial["model"]), []).append(row["latency_ns"])
+    assert len(digits) == 6
+    for (_, model), latencies in digits.items():
+        assert latencies == digits["local", model]
 
 
 def test_a_killed_host_goes_on_with_both_remote_devices_where_they_stopped(
