@@ -41,6 +41,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     damaged = simple_session(folder, "s-10", both, label="damaged")
     (damaged / "ops.parquet").write_bytes(b"PAR1 this is no table")
     arms(folder, "s-11")
+    threads = Script()
+    for number, latency_ns in enumerate(FLAT, 1):
+        threads.repetition("t001", number, [latency_ns] * 60)
+    write_session(folder, "s-12", [plan("t001", threads=4)], threads, label="threads")
     return folder
 
 
@@ -104,6 +108,15 @@ def test_rows_that_one_side_lacks_are_named_and_fail_the_gate_when_the_base_has_
         "not_comparable"
     )
     assert call(store, "compare", "partly", "before", "--fail-above", "50%").returncode == 0
+
+
+def test_what_differs_in_a_condition_only_is_shown_with_the_field_and_ends_with_two(store: Path) -> None:
+    for gate in ((), ("--fail-above", "5%")):
+        done = call(store, "compare", "partly", "threads", *gate)
+        assert done.returncode == 2
+        assert "threads" in done.stdout
+        assert "not one row can be compared" in done.stderr
+    assert call(store, "compare", "partly", "threads", "--allow", "threads").returncode == 0
 
 
 def test_arms_are_compared_pair_by_pair_and_named_by_what_tells_them_apart(store: Path, tmp_path: Path) -> None:

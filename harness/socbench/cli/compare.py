@@ -144,11 +144,16 @@ def compare(
         data = results.report_data(folder, sessions)
         for path in write_report(data, output, compare=pairs, sides=sides, pictures_of="comparison"):
             message(f"Wrote {path}.")
-    return 0 if fail_above is None else _gate(pairs, fail_above, strict=strict)
+    if fail_above is not None and not _gate(pairs, fail_above, strict=strict):
+        return 1
+    if all(pair.decision == "not_comparable" for pair in pairs if pair.base and pair.candidate):
+        message("socbench: not one row can be compared, for the reasons given (--allow FIELD frees a condition)")
+        return 2
+    return 0
 
 
-def _gate(pairs: Sequence[ComparedPair], fail_above: float, *, strict: bool) -> int:
-    """Say on standard error whether the gate holds; returns the exit code."""
+def _gate(pairs: Sequence[ComparedPair], fail_above: float, *, strict: bool) -> bool:
+    """Say on standard error whether the gate holds, and return it."""
     from socbench.render.compare import gate_sentence, several_models
     from socbench.render.names import listing
     from socbench.render.ranking import gate_failures
@@ -159,7 +164,7 @@ def _gate(pairs: Sequence[ComparedPair], fail_above: float, *, strict: bool) -> 
     failing = gate_failures(pairs, fail_above, strict=strict)
     rows = listing((pair_name(pair, model=many) for pair in failing), by="; ")
     message(f"socbench: the gate {'passed' if passed else 'failed'}: {sentence}" + (f": {rows}" if rows else ""))
-    return 0 if passed else 1
+    return passed
 
 
 _AXES = ("runtime", "delegate", "precision", "variant", "device")
