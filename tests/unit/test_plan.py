@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+from socbench.agents.job import InputFile, TrialFiles, deadline_s
+from socbench.agents.provision import DeviceFile
 from socbench.errors import UsageError
 from socbench.models.cards import Card, parse_card
 from socbench.models.suites import Suite
 from socbench.plan import DeviceAbilities, ModelChoice, RunRequest, expand, runtimes_needed
-from socbench.records import CoreCluster, Device, Failure, Plan, TrialPlan, Variant
+from socbench.records import CoreCluster, Device, Failure, MeasuringSettings, Plan, TrialPlan, Variant
 
 CARD = b"""
 model: net
@@ -335,3 +338,11 @@ def test_a_sustained_run_lasts_as_long_as_was_asked_for() -> None:
     (trial,) = plan.trials
     assert (trial.settings.min_time_s, trial.settings.max_time_s, trial.settings.rate_hz) == (1800.0, 1800.0, 30.0)
     assert len(plan.order["local"]) == 1
+
+
+def test_a_repetition_may_take_twice_its_times_a_minute_and_ten_seconds_an_input_of_a_data_set() -> None:
+    settings = MeasuringSettings(min_time_s=2.0, max_time_s=20.0, warmup_max_s=5.0)
+    trial = TrialPlan("t1", "local", "net", "onnx-fp32", "onnx", "fp32", "onnxruntime", "cpu:mlas", settings=settings)
+    assert deadline_s(trial, TrialFiles(model=())) == 110.0
+    pictures = InputFile("image", "float32", (1, 4), 50, DeviceFile(Path("x"), "0" * 64, "x.bin"))
+    assert deadline_s(trial, TrialFiles(model=(), dataset=(pictures,))) == 610.0
