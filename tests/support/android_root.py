@@ -56,6 +56,16 @@ BATTERY = """Current Battery Service state:
   scale: 100
   temperature: 281
 """
+THERMAL = """IsStatusOverride: false
+Thermal Status: 1
+Cached temperatures:
+\tTemperature{mValue=54.6, mType=0, mName=BIG, mStatus=0}
+HAL Ready: true
+Current temperatures from HAL:
+\tTemperature{mValue=31.7, mType=0, mName=BIG, mStatus=0}
+\tTemperature{mValue=28.3, mType=3, mName=VIRTUAL-SKIN, mStatus=0}
+Current cooling devices from HAL:
+"""
 SURFACE_FLINGER = """Build configuration: [sf PRESENT_TIME_OFFSET=0]
 ------------RE GLES (skiagl)------------
 EGL implementation : 1.5
@@ -74,8 +84,8 @@ SCHEDULING = {
 _CORES = [("0xd46", 1_704_000)] * 4 + [("0xd4d", 2_367_000)] * 4 + [("0xd4e", 2_914_000)]
 
 
-def build(root: Path) -> None:
-    """Make the device's file system in ``root``."""
+def build(root: Path, *, glibc: bool = False) -> None:
+    """Make the device's file system in ``root``; ``glibc``: with /lib, which the native agent for Linux needs."""
     tools = device_tools.arm_tools()
     for name in ("system/bin", "system/etc", "data/local/tmp", "data/misc/adb", "proc", "dev", "sys", "apex/adbd/lib"):
         (root / name).mkdir(parents=True)
@@ -92,8 +102,13 @@ def build(root: Path) -> None:
     _script(root / "system/bin/dumpsys", 'cat "/system/etc/dumpsys-$1"')
     (root / "system/etc/properties").write_text(GETPROP)
     (root / "system/etc/dumpsys-battery").write_text(BATTERY)
+    (root / "system/etc/dumpsys-thermalservice").write_text(THERMAL)
     (root / "system/etc/dumpsys-SurfaceFlinger").write_text(SURFACE_FLINGER)
     _fake_kernel(root)
+    if glibc:
+        (root / "lib").mkdir()
+        for name in ("ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0"):
+            shutil.copy(tools / "lib/aarch64-linux-gnu" / name, root / "lib" / name)
 
 
 def _script(path: Path, body: str) -> None:
@@ -126,9 +141,9 @@ def _fake_kernel(root: Path) -> None:
 class AndroidRoot:
     """The device, started; ``serial`` is its name at an ADB server. ``root`` is its file system as the host sees it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, glibc: bool = False) -> None:
         self.root = folder / "android"
-        build(self.root)
+        build(self.root, glibc=glibc)
         emulation = device_tools.emulation_tools()
         self._socket = folder / "relay"
         port = free_port()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from socbench.agents.channel import Channel
+from socbench.agents.native import native_agents
 from socbench.agents.python import ENVIRONMENT, agent_archive
 from socbench.errors import FailedError
 from socbench.transports.base import Deadline
@@ -52,13 +53,15 @@ def survey(channel: Channel, *, keep_bytes: int = 0, everything: bool = False) -
     command = ["sh", "-c", _LIST, "sh", str(channel.transport.root)]
     done = channel.retry(lambda transport: transport.run(command, deadline=deadline))
     things = sorted(_parse(done.stdout.decode("utf-8", "replace")), key=lambda thing: thing.unused_s)
+    in_use = {f"agent/{name}" for name in (agent_archive()[1], *native_agents())}
     kept, found = 0, []
     for thing in things:
         why = None
         if not everything:
-            if thing.kind == "file" and not thing.path.endswith(".new") and kept + thing.size_bytes <= keep_bytes:
-                why, kept = "used last", kept + thing.size_bytes
-            elif thing.kind == "agent" and thing.path.endswith(agent_archive()[1]):
+            if thing.kind == "file" and not thing.path.endswith(".new"):
+                kept += thing.size_bytes  # once over the limit, everything older goes too
+                why = "used last" if kept <= keep_bytes else None
+            elif thing.path in in_use:
                 why = "the agent in use"
             elif thing.kind == "session" and thing.unused_s < OLD_S:
                 why = "not fetched yet"

@@ -110,6 +110,12 @@ def binary_for(target: str) -> Path:
     return path
 
 
+def native_agents() -> list[str]:
+    """Return the sha256 of every native agent that this socbench carries: the names of their folders on devices."""
+    folder = content("device_agents") / "native" / "build"
+    return [sha256_of_file(path) for path in sorted(folder.glob("socbench-agent-*")) if path.is_file()]
+
+
 def wheel_folders() -> dict[str, str]:
     """Return the folders of this machine's packages that hold the runtimes' C libraries, with their versions."""
     folders = {}

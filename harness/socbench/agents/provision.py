@@ -31,10 +31,11 @@ _VERIFY = r"""
 cd "$1" || exit 9
 shift; i=0
 if command -v sha256sum >/dev/null; then sum=sha256sum; else sum="shasum -a 256"; fi
-while [ $# -gt 1 ]; do
+while [ $# -gt 1 ]; do # touched: ADB gives a file the time of the host's, but the time is that of its last use
   if [ -f "$2.new" ] || [ ! -f "$2" ]; then
     got=$($sum < "$2.new")
-    if [ "${got%% *}" = "$1" ]; then mv -f "$2.new" "$2" || exit 8; else rm -f "$2.new"; echo "bad $i"; fi
+    if [ "${got%% *}" = "$1" ]; then touch "$2.new"; mv -f "$2.new" "$2" || exit 8
+    else rm -f "$2.new"; echo "bad $i"; fi
   fi
   shift 2; i=$((i+1))
 done
