@@ -154,6 +154,16 @@ def test_the_terminal_shows_every_row_and_each_warning_with_its_advice() -> None
         assert concern.advice in flat
 
 
+def test_many_combinations_left_out_are_one_line_of_the_table_and_all_of_the_reasons() -> None:
+    data = synthetic.quick()
+    excluded = next(row for row in data.rows if row.status == "excluded")
+    more = tuple(dataclasses.replace(excluded, trial=f"x{number}", threads=number) for number in range(100, 113))
+    text = _printed(dataclasses.replace(data, rows=(*data.rows, *more)))
+    assert text.count("left out: tflite-fp16") == 0
+    assert "14 combinations were left out: the reasons stand below." in text
+    assert "(14 rows)" in text.partition("reasons stand below.")[2]
+
+
 def test_the_terminal_drops_the_least_important_columns_first() -> None:
     narrow, wide = _printed(synthetic.quick(), 72), _printed(synthetic.quick(), 100)
     assert "median ms ± 95 %" in narrow

@@ -16,6 +16,8 @@ from socbench.render import columns, compare, concerns, conclusion, names, numbe
 
 WIDTH = 100
 _GAP = 2
+_MOST_LEFT_OUT = 12
+"""More combinations than this are not lines of a table: their reasons, below it, tell the same in fewer."""
 _STYLES = {"suspect": "yellow", "void": "red", "told": "dim", "absent": "dim"}
 _DECISION_STYLES = {
     "faster": "green",
@@ -71,19 +73,25 @@ def _print_section(console: Console, section: ranking.Section) -> None:
     console.print(Text(" · ".join(parts)), style="bold")
     _line(console, [_fit(heads[index], widths[index], shown[index].right) for index in kept], "dim")
     number = 0
+    folded = sum(row.status == "excluded" for row in section.rows)
+    folded = folded if folded > _MOST_LEFT_OUT else 0
     for device in section.devices:
         if len(section.devices) > 1:
             console.print(Text(device.device), style="bold", no_wrap=True, overflow="ellipsis")
         for group, rows in device.groups:
             for row in rows:
                 style = _STYLES.get(group, "")
-                if group == "absent":
+                if folded and row.status == "excluded":
+                    pass
+                elif group == "absent":
                     _print_absent(console, row, kept, shown, texts[number], widths)
                 else:
                     cells = [_fit(texts[number][index], widths[index], shown[index].right) for index in kept]
                     mark = {"suspect": " ?", "void": " ✗", "loses": " ↓"}.get(group, "")
                     _line(console, cells, style, mark)
                 number += 1
+    if folded:
+        console.print(Text(f"{folded} combinations were left out: the reasons stand below."), style="dim")
     _print_marks(console, section)
 
 
@@ -258,7 +266,8 @@ def print_devices(console: Console, devices: Sequence[Device]) -> None:
     _print_table(console, ["device", "name", "SoC", "system", "state"], lines)
     for device in devices:
         if device.advice:
-            console.print(Text(f"{names.plain(device.device, 60)}: {names.plain(device.advice, 400)}"))
+            name, advice = names.plain(device.device, 60), names.plain(device.advice, 400)
+            console.print(Text(advice if advice.startswith(name) else f"{name}: {advice}"))
 
 
 def print_models(console: Console, models: Sequence[Json]) -> None:
