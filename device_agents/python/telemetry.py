@@ -8,10 +8,12 @@ physically impossible is replaced by its reason. Standard library only, Python 3
 """
 
 import glob
+import importlib.util
 import json
 import os
 import re
 import subprocess
+import sys
 import time
 
 ROOT = os.environ.get("SOCBENCH_SYSFS_ROOT", "")
@@ -118,9 +120,9 @@ class Sensors:
             self.refused[(kind, source)] = reason_of(error)
             return False
 
-    def close_group(self, kind, source, before):
-        """Record the absence of a whole group when nothing of it was found."""
-        if len(self.found) == before and not any(key[0] == kind for key in self.refused):
+    def close_group(self, kind, source, before, refused):
+        """Record the absence of a group when nothing of its kind was found, nor refused."""
+        if not any(sensor.kind == kind for sensor in self.found[before:]) and len(self.refused) == refused:
             self.absent.append((kind, source, "no sensor"))
 
 
@@ -134,11 +136,14 @@ def find_sensors():
         (_cpufreq, "clock_khz", "cpufreq"),
         (_devfreq, "gpu_clock_khz", "devfreq"),
         (_battery, "battery_permille", "power_supply"),
+        (_gauge, "battery_ua", "power_supply"),
         (_rapl, "energy_uj", "powercap"),
     ):
-        before = len(sensors.found)
+        before, refused = len(sensors.found), len(sensors.refused)
         group(sensors)
-        sensors.close_group(kind, source, before)
+        if kind != "power_uw" or not find_rails():
+            sensors.close_group(kind, source, before, refused)
+    _nvml(sensors)
     sensors.absent += [(kind, source, reason) for (kind, source), reason in sensors.refused.items()]
     return sensors
 
@@ -215,10 +220,49 @@ def _battery(sensors):
         if (text_of(path + "/type") or "").lower() != "battery":
             continue
         sensors.add("battery_permille", name, path + "/capacity", 10)
-        sensors.add("battery_ua", name, path + "/current_now")
-        sensors.add("battery_uv", name, path + "/voltage_now")
         sensors.add(TEMPERATURE, name, path + "/temp", 100)  # power_supply gives tenths of a degree
-        sensors.add("power_uw", name, path + "/power_now")
+
+
+def _gauge(sensors):
+    for path in sorted(glob.glob(ROOT + "/sys/class/power_supply/*")):
+        name = os.path.basename(path)
+        if (text_of(path + "/type") or "").lower() == "battery":
+            sensors.add("battery_ua", name, path + "/current_now")
+            sensors.add("battery_uv", name, path + "/voltage_now")
+            sensors.add("power_uw", name, path + "/power_now")
+
+
+def _nvml(sensors):
+    """Ask the NVIDIA driver's library, which lies beside this file's own (as agent.py loads this one)."""
+    gpus, reason = nvml_module().find_gpus()
+    sensors.found += gpus
+    if not gpus:
+        sensors.absent.append(("power_uw", "nvml", reason))
+
+
+def nvml_module():
+    """Return the module for NVIDIA's library, which lies beside this file."""
+    name = "socbench_telemetry_nvml"
+    if name not in sys.modules:
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "telemetry_nvml.py")
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def odpm_meters():
+    """Return the files in which Android's on-device power monitors (ODPM, Pixel 6 and later) count energy."""
+    return by_number("/sys/bus/iio/devices/iio:device*/energy_value")
+
+
+def parse_odpm(text):
+    """Return ``[(rail, microjoules)]`` of an ``energy_value``: lines ``CH0(T=1234)[S10M_VDD_TPU], 5678`` after ``t=``.
+
+    T is in ms since the rail is measured; the number counts microwatt-seconds.
+    """
+    found = re.findall(r"^CH\d+\(T=\d+\)\[([^\]\n]{1,60})\], *(\d{1,19})$", text, re.M)
+    return [(rail, int(energy)) for rail, energy in found]
 
 
 def _rapl(sensors):
@@ -301,6 +345,19 @@ def cpu_ticks(pid):
     return sum(map(int, fields[11:15])) if len(fields) > 14 else 0
 
 
+def core_wait_ns(pid):
+    """Return how long the threads of a process have waited for a core so far (ns), None where no count is kept.
+
+    The second number of ``schedstat``: time on a run queue, not running.
+    """
+    waited = None
+    for path in glob.glob(f"{ROOT}/proc/{pid}/task/*/schedstat"):
+        words = (text_of(path) or "").split()
+        if len(words) > 1 and words[1].isdigit():
+            waited = (waited or 0) + int(words[1])
+    return waited
+
+
 class OwnWork:
     """What the processes of this agent use of the CPU, so that the rest can be told: supervisor, repetition, we."""
 
@@ -330,6 +387,7 @@ class Meter:
         self.stat = self._open("/proc/stat")
         self.meminfo = self._open("/proc/meminfo")
         self.busy = None
+        self.waited = None
         self.charging = list(glob.glob(ROOT + "/sys/class/power_supply/*/status"))
 
     def _open(self, path):
@@ -356,7 +414,9 @@ class Meter:
             value, reason = sensor.read()
             self._take(rows, t_ns, sensor.kind, sensor.source, value, reason)
         self._load(rows, t_ns)
-        self._quota(rows, t_ns)
+        pid = self.own.repetition() or os.getpid()
+        self._quota(rows, t_ns, pid)
+        self._wait(rows, t_ns, pid)
         self._memory(rows, t_ns)
         return rows
 
@@ -369,6 +429,7 @@ class Meter:
                 self._take(rows, t_ns, "power_uw", source, value, None)
             except ValueError:
                 self._take(rows, t_ns, "power_uw", source, None, "not readable")
+        self._odpm(rows, t_ns)
         for path in self.charging:
             text = text_of(path)
             if text is not None and (text_of(os.path.dirname(path) + "/type") or "").lower() == "battery":
@@ -383,6 +444,23 @@ class Meter:
         self._time_in_state(rows, t_ns)
         return rows
 
+    def _odpm(self, rows, t_ns):
+        meters = odpm_meters()
+        if not meters:
+            self._take(rows, t_ns, "energy_uj", "odpm", None, "no sensor")
+        for path in meters:
+            meter = path.split("/")[-2]
+            try:
+                with open(path, "rb") as file:
+                    rails = parse_odpm(file.read(16384).decode("utf-8", "replace"))
+                reason = "no rail in it"
+            except OSError as error:
+                rails, reason = [], reason_of(error)
+            for rail, energy in rails:
+                self._take(rows, t_ns, "energy_uj", f"odpm:{meter}:{rail}", energy, None)
+            if not rails:
+                self._take(rows, t_ns, "energy_uj", "odpm:" + meter, None, reason)
+
     def _time_in_state(self, rows, t_ns):
         """How long each clock was used since boot, told again when it has grown: it costs the device nothing."""
         for path in by_number("/sys/devices/system/cpu/cpufreq/policy*/stats/time_in_state"):
@@ -393,9 +471,19 @@ class Meter:
                     self.states[source] = ticks
                     rows.append([t_ns, "time_in_state_ms", source, int(ticks) * 10])
 
-    def _quota(self, rows, t_ns):
-        for group, value in throttled_us(self.own.repetition() or os.getpid()).items():
+    def _quota(self, rows, t_ns, pid):
+        for group, value in throttled_us(pid).items():
             rows.append([t_ns, "quota_throttled_us", "cgroup:" + group, value])
+
+    def _wait(self, rows, t_ns, pid):
+        """How much of the time, of one core, the repetition's threads waited for a core; nothing across its restart."""
+        waited = core_wait_ns(pid)
+        if waited is None:
+            self._take(rows, t_ns, "cpu_wait_permille", "schedstat", None, "the kernel keeps no count")
+        elif self.waited is not None and self.waited[0] == pid and waited >= self.waited[2] and t_ns > self.waited[1]:
+            permille = 1000 * (waited - self.waited[2]) // (t_ns - self.waited[1])
+            self._take(rows, t_ns, "cpu_wait_permille", "schedstat", permille, None)
+        self.waited = None if waited is None else (pid, t_ns, waited)
 
     def _take(self, rows, t_ns, kind, source, value, reason):
         key = (kind, source)
@@ -421,7 +509,10 @@ class Meter:
             rows.append([t_ns, "cpu_busy_permille", "cpu", max(0, min(1000, 1000 * busy // span))])
             others = busy - (own - self.own_ticks)
             rows.append([t_ns, "other_busy_permille", "cpu", max(0, min(1000, 1000 * others // span))])
-        self.busy, self.own_ticks = (total, idle), own
+            if numbers[7]:  # only a virtual machine that has lost time at all
+                stolen = 1000 * (numbers[7] - self.busy[2]) // span
+                rows.append([t_ns, "cpu_steal_permille", "cpu", max(0, min(1000, stolen))])
+        self.busy, self.own_ticks = (total, idle, numbers[7]), own
 
     def _memory(self, rows, t_ns):
         if self.meminfo is None:

@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,10 @@ BOARD = {
     "sys/class/power_supply/battery/status": "Discharging\n",
     "sys/class/power_supply/usb/type": "USB\n",
     "sys/class/power_supply/usb/online": "0\n",
+    "sys/bus/iio/devices/iio:device0/name": "s2mpg10-odpm\n",
+    "sys/bus/iio/devices/iio:device0/energy_value": "t=473848\nCH0(T=473848)[S10M_VDD_TPU], 5578756\n"
+    "CH1(T=473848)[VSYS_PWR_MODEM], 29110940\nCH2(T=1)[], 3\n",
+    "sys/bus/iio/devices/iio:device1/name": "an accelerometer\n",
     "proc/stat": "cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 1 2 3\n",
     "proc/meminfo": "MemTotal: 8000000 kB\nMemFree: 1 kB\nMemAvailable:    5000000 kB\n",
 }
@@ -126,6 +131,53 @@ def test_a_board_tells_both_the_same(native_agent, python_agent, board):
     assert native[("power_uw", "hwmon0:ina3221:VDD_GPU_SOC")] == [19072 * 168]
     assert native[("temperature_milli_c", "thermal_zone10:gpu-thermal")] == [None, "impossible reading: -274000"]
     assert native[("time_in_state_ms", "policy0:1416000")] == [8120]
+    assert native[("energy_uj", "odpm:iio:device0:S10M_VDD_TPU")] == [5578756]
+    assert native[("energy_uj", "odpm:iio:device0:VSYS_PWR_MODEM")] == [29110940]
+    assert not [source for kind, source in native if kind == "energy_uj" and "device1" in source]
+
+
+def test_a_machine_without_any_sensor_tells_both_each_absence(native_agent, python_agent, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOCBENCH_SYSFS_ROOT", str(tmp_path))
+    native, python = first_rows(native_agent), first_rows(python_agent)
+    assert native == python
+    for kind, source in (
+        ("power_uw", "hwmon"),
+        ("energy_uj", "powercap"),
+        ("energy_uj", "odpm"),
+        ("battery_ua", "power_supply"),
+    ):
+        assert native[(kind, source)] == [None, "no sensor"]
+    assert native[("power_uw", "nvml")] == [None, "no library libnvidia-ml.so.1"]
+    assert native[("cpu_wait_permille", "schedstat")] == [None, "the kernel keeps no count"]
+
+
+@pytest.fixture
+def fake_nvml(tmp_path, monkeypatch):
+    """Put a fake of NVIDIA's library where the loader looks."""
+    source = Path(__file__).resolve().parents[1] / "support" / "fake_nvml.c"
+    library = tmp_path / "libnvidia-ml.so.1"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+
+
+def test_gpus_of_a_fake_nvidia_driver_tell_both_temperature_power_and_clocks(
+    native_agent, python_agent, board, fake_nvml, monkeypatch
+):
+    native, python = first_rows(native_agent), first_rows(python_agent)
+    assert native == python
+    told = {kind: values for (kind, source), values in native.items() if source == "nvml:gpu0:Fake A 80GB"}
+    assert told == {
+        "temperature_milli_c": [41000],
+        "power_uw": [71234000],
+        "gpu_clock_khz": [1980000],
+        "memory_clock_khz": [2619000],
+    }
+    assert native[("temperature_milli_c", "nvml:gpu1:Fake B")] == [42000]
+    assert native[("power_uw", "nvml:gpu1:Fake B")] == [None, "not supported"]
+    monkeypatch.setenv("FAKE_NVML_INIT", "9")
+    native, python = first_rows(native_agent), first_rows(python_agent)
+    assert native == python
+    assert native[("power_uw", "nvml")] == [None, "the driver is not loaded"]
 
 
 def test_a_phone_tells_both_the_same(native_agent, python_agent, board, tmp_path, monkeypatch):

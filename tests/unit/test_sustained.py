@@ -15,7 +15,8 @@ from scripted_session import Script, plan, write_session
 from socbench import results
 from socbench.analysis.cooling import believed, cool_down, covers
 from socbench.analysis.energy import device_times, energy_of, parse_power_log
-from socbench.analysis.throttling import analyse_sustained, cause_of, deadlines
+from socbench.analysis.thermal_causes import cause_of
+from socbench.analysis.throttling import analyse_sustained, deadlines
 from socbench.cli.sustained import celsius, duration, rate
 from socbench.errors import StoreError, UsageError
 from socbench.matrix import settings_of
@@ -255,6 +256,26 @@ def test_energy_counters_wrap_round_and_sub_domains_are_left_out() -> None:
     assert found is not None
     assert (found.scope, found.trust, found.average_power_uw) == ("cpu package", "measured", 5_000_000.0)
     assert found.energy_per_inference_uj == pytest.approx(500_000)
+
+
+def test_a_gpu_is_added_to_the_cpu_package_and_the_rails_of_a_phone_to_each_other() -> None:
+    package = series("energy_uj", range(100), np.arange(100) * 5_000_000, "intel-rapl:0:package-0")
+    gpus = [
+        series("power_uw", range(100), [power] * 100, f"nvml:gpu{n}:X")
+        for n, power in enumerate((7_000_000, 2_000_000))
+    ]
+    rails = [series("energy_uj", range(0, 100, 10), np.arange(10) * step, f"odpm:iio:device0:RAIL{step}")
+             for step in (1_000_000, 3_000_000)]  # fmt: skip
+
+    def found(*given: Any) -> tuple[str, str, float]:
+        energy = energy_of(given, 0, 99 * S, 990)
+        assert energy is not None
+        return energy.scope, energy.trust, energy.average_power_uw
+
+    assert found(package, *gpus) == ("cpu package and gpu", "measured", 14_000_000.0)
+    assert found(*gpus) == ("gpu", "measured", 9_000_000.0)
+    assert found(*rails) == ("2 rails", "measured", pytest.approx(400_000))
+    assert energy_of((gpus[0],), 0, 500 * S, 990) is None, "a fifth of the run says nothing of it"
 
 
 def test_a_battery_gauge_is_trusted_from_ten_minutes_on_and_never_on_a_charger() -> None:

@@ -2,13 +2,8 @@
 
 import numpy as np
 import pytest
-from socbench.analysis.throttling import (
-    SustainedAnalysis,
-    analyse_sustained,
-    bin_medians,
-    change_points,
-    temperature_rise,
-)
+from socbench.analysis.change_points import bin_medians, change_points
+from socbench.analysis.throttling import SustainedAnalysis, analyse_sustained, temperature_rise
 from socbench.devices.simulated import inferences, random_phones, simulate, truth_of
 from socbench.records import TelemetrySeries
 
@@ -42,6 +37,39 @@ def test_a_step_is_dated_and_measured() -> None:
     assert found.baseline_s == 60
     assert found.cause == "unknown"
     assert found.throttled is False
+
+
+def test_a_weak_slow_phase_just_before_a_strong_step_does_not_take_its_date() -> None:
+    """The median of the half minute from 336 s on is slow: six of its seconds are twice as slow."""
+    found = analyse_sustained(*run([(336, 5.0), (24, 5.6), (240, 10.0)]))
+    assert found.throttle_at_s == pytest.approx(360, abs=0.5)
+    found = analyse_sustained(*run([(336, 5.0), (40, 5.6), (240, 10.0)]))
+    assert found.throttle_at_s == pytest.approx(336, abs=0.5), "40 s are a lasting slow-down of their own"
+
+
+def test_a_staircase_is_dated_by_the_step_that_costs_ten_percent() -> None:
+    found = analyse_sustained(*run([(120, 5.0), (7, 5.6), (7, 6.4), (7, 7.4), (300, 8.8)]))
+    assert found.throttle_at_s == pytest.approx(120, abs=0.5)
+
+
+def test_each_step_has_its_own_size_and_cause() -> None:
+    cap = series("clock_cap_khz", [(t / 2, 3_000_000 if t / 2 < 300 else 2_000_000) for t in range(1200)])
+    wait = series("cpu_wait_permille", [(t / 2, 300 if 120 <= t / 2 < 180 else 5) for t in range(1200)], "schedstat")
+    found = analyse_sustained(*run([(120, 5.0), (60, 7.0), (120, 5.0), (300, 7.5)]), (cap, wait))
+    assert [(round(one.at_s), one.cause) for one in found.steps] == [
+        (120, "contention"),
+        (180, None),
+        (300, "clock_cap"),
+    ]
+    assert [one.ratio for one in found.steps] == pytest.approx([1.4, 1 / 1.4, 1.5], abs=0.01)
+    assert found.steps[0].evidence == "its threads began to wait for a core that other processes used"
+
+
+def test_time_that_the_host_of_a_virtual_machine_took_is_contention() -> None:
+    steal = series("cpu_steal_permille", [(t / 2, 180 if t / 2 >= 120 else 9) for t in range(800)], "cpu")
+    found = analyse_sustained(*run([(120, 5.0), (300, 7.5)]), (steal,))
+    assert (found.cause, found.throttled) == ("contention", False)
+    assert "virtual machine" in (found.evidence or "")
 
 
 def test_a_steady_run_does_not_throttle() -> None:

@@ -13,6 +13,8 @@ typedef struct {
   int fd;
   int64_t factor, divisor;
   const char *reason; /* why it could not be read the last time; each reason is said once */
+  void *device, *ask; /* of NVIDIA's library: the GPU, and the function that is asked with `argument` (none below 0) */
+  int argument;
 } Sensor;
 typedef struct {
   Sensor *found;
@@ -34,11 +36,63 @@ static void add_sensor(Sensors *all, const char *kind, char *source, char *path,
   Sensor *grown = realloc(all->found, sizeof *grown * (size_t)(all->count + 1));
   if (!grown) return;
   all->found = grown;
-  all->found[all->count++] = (Sensor){kind, source, path, fd, factor, divisor, NULL};
+  all->found[all->count++] = (Sensor){.kind = kind, .source = source, .path = path, .fd = fd, .factor = factor, .divisor = divisor};
+}
+
+/* --- NVIDIA's library: it comes with the driver (as device_agents/python/telemetry_nvml.py) ------------------------------ */
+
+static const char *nvml_words(int code) {
+  return code == 1 ? "not initialised" : code == 3 ? "not supported" : code == 4 ? "permission denied" : code == 9 ? "the driver is not loaded"
+         : code == 15 ? "the GPU is lost" : code == 18 ? "library and driver are of different versions" : textf("NVML says error %d", code);
+}
+
+static const char *read_nvml(const Sensor *sensor, int64_t *value) {
+  unsigned answer = 0;
+  int code = sensor->argument < 0 ? ((int (*)(void *, unsigned *))sensor->ask)(sensor->device, &answer)
+                                  : ((int (*)(void *, int, unsigned *))sensor->ask)(sensor->device, sensor->argument, &answer);
+  *value = (int64_t)answer * 1000; /* degrees, milliwatts, megahertz */
+  return code ? nvml_words(code) : NULL;
+}
+
+/* Adds what each GPU tells; returns why there is none. */
+static const char *add_nvml(Sensors *all) {
+  static const struct { const char *kind, *function; int argument; } asked[] = {
+      {TEMPERATURE, "nvmlDeviceGetTemperature", 0}, {"power_uw", "nvmlDeviceGetPowerUsage", -1},
+      {"gpu_clock_khz", "nvmlDeviceGetClockInfo", 0}, {"memory_clock_khz", "nvmlDeviceGetClockInfo", 2}};
+  void *nvml = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+  int (*init)(void) = nvml ? (int (*)(void))dlsym(nvml, "nvmlInit_v2") : NULL;
+  int (*count_of)(unsigned *) = nvml ? (int (*)(unsigned *))dlsym(nvml, "nvmlDeviceGetCount_v2") : NULL;
+  int (*device_of)(unsigned, void **) = nvml ? (int (*)(unsigned, void **))dlsym(nvml, "nvmlDeviceGetHandleByIndex_v2") : NULL;
+  int (*name_of)(void *, char *, unsigned) = nvml ? (int (*)(void *, char *, unsigned))dlsym(nvml, "nvmlDeviceGetName") : NULL;
+  if (!init || !count_of || !device_of || !name_of) return "no library libnvidia-ml.so.1";
+  int code = init(), before = all->count;
+  unsigned count = 0;
+  if (code) return nvml_words(code);
+  count_of(&count);
+  for (unsigned gpu = 0; gpu < count && gpu < 16; gpu++) {
+    void *device, *ask;
+    char name[97] = "";
+    if (device_of(gpu, &device)) continue;
+    name_of(device, name, 96);
+    char *source = textf("nvml:gpu%u:%s", gpu, *name ? name : "unknown");
+    for (size_t i = 0; i < COUNT(asked); i++) {
+      Sensor *grown = (ask = dlsym(nvml, asked[i].function)) ? realloc(all->found, sizeof *grown * (size_t)(all->count + 1)) : NULL;
+      if (!grown) continue;
+      all->found = grown;
+      all->found[all->count++] = (Sensor){.kind = asked[i].kind, .source = source, .fd = -1, .device = device, .ask = ask, .argument = asked[i].argument};
+    }
+  }
+  return all->count > before ? NULL : "no sensor";
+}
+
+static void nvml(Sensors *all) {
+  const char *reason = add_nvml(all);
+  if (reason) addf(&all->absent, "%s\"power_uw\",\"nvml\",null,\"%s\"", all->absences++ ? "\n" : "", reason);
 }
 
 static const char *read_sensor(Sensor *sensor, int64_t *value) {
   char text[65], *end;
+  if (sensor->ask) return read_nvml(sensor, value);
   if (sensor->fd < 0 && (sensor->fd = open(sensor->path, O_RDONLY | O_CLOEXEC)) < 0) return "not readable";
   ssize_t size = pread(sensor->fd, text, 64, 0);
   if (size < 0) {
@@ -136,11 +190,33 @@ static bool is_battery(const char *supply) {
 
 static void battery(Sensors *all) {
   static const struct { const char *kind, *file; int factor; } files[] = {
-      {"battery_permille", "capacity", 10}, {"battery_ua", "current_now", 1}, {"battery_uv", "voltage_now", 1},
-      {TEMPERATURE, "temp", 100}, /* power_supply gives tenths of a degree */ {"power_uw", "power_now", 1}};
+      {"battery_permille", "capacity", 10}, {TEMPERATURE, "temp", 100} /* power_supply gives tenths of a degree */};
   FOR_EACH(supply, "/sys/class/power_supply", "")
     for (size_t i = 0; is_battery(supply) && i < COUNT(files); i++)
       add_sensor(all, files[i].kind, supply, textf("%s", sysfs("/sys/class/power_supply/%s/%s", supply, files[i].file)), files[i].factor, 1);
+}
+
+static void gauge(Sensors *all) {
+  static const struct { const char *kind, *file; } files[] = {{"battery_ua", "current_now"}, {"battery_uv", "voltage_now"}, {"power_uw", "power_now"}};
+  FOR_EACH(supply, "/sys/class/power_supply", "")
+    for (size_t i = 0; is_battery(supply) && i < COUNT(files); i++)
+      add_sensor(all, files[i].kind, supply, textf("%s", sysfs("/sys/class/power_supply/%s/%s", supply, files[i].file)), 1, 1);
+}
+
+/* Calls `take` with each current monitor that gives no power (INA3221): millivolts times milliamperes are microwatts. */
+static int for_rails(void (*take)(void *to, const char *source, int64_t microwatts), void *to) {
+  int rails = 0;
+  FOR_EACH(chip, "/sys/class/hwmon", "hwmon") {
+    char *folder = textf("%s", sysfs("/sys/class/hwmon/%s", chip)), *name = stripped_text(textf("%s/name", folder));
+    for (int i = 1; name && strncmp(name, "ina", 3) == 0 && !exists(textf("%s/power1_input", folder)) && i < 16; i++) {
+      int64_t voltage, current;
+      if (!read_integer(textf("%s/in%d_input", folder, i), &voltage) || !read_integer(textf("%s/curr%d_input", folder, i), &current)) continue;
+      char *label = stripped_text(textf("%s/in%d_label", folder, i));
+      rails++;
+      if (take) take(to, label ? textf("%s:%s:%s", chip, name, label) : textf("%s:%s:in%d", chip, name, i), voltage * current);
+    }
+  }
+  return rails;
 }
 
 static void rapl(Sensors *all) {
@@ -153,14 +229,16 @@ static Sensors find_sensors(void) {
   static const struct { void (*find)(Sensors *); const char *kind, *source; } groups[] = {
       {thermal, TEMPERATURE, "thermal"}, {cooling_devices, "cooling_state", "thermal"}, {hwmon, "power_uw", "hwmon"},
       {cpufreq, "clock_khz", "cpufreq"}, {devfreq, "gpu_clock_khz", "devfreq"}, {battery, "battery_permille", "power_supply"},
-      {rapl, "energy_uj", "powercap"}};
+      {gauge, "battery_ua", "power_supply"}, {rapl, "energy_uj", "powercap"}};
   Sensors all = {0};
   for (size_t i = 0; i < COUNT(groups); i++) {
-    int before = all.count, absences = all.absences;
+    int at = all.count, absences = all.absences;
     groups[i].find(&all);
-    if (all.count == before && all.absences == absences)
+    while (at < all.count && strcmp(all.found[at].kind, groups[i].kind)) at++;
+    if (at == all.count && all.absences == absences && !(groups[i].find == hwmon && for_rails(NULL, NULL)))
       addf(&all.absent, "%s\"%s\",\"%s\",null,\"no sensor\"", all.absences++ ? "\n" : "", groups[i].kind, groups[i].source);
   }
+  nvml(&all);
   return all;
 }
 
@@ -464,10 +542,34 @@ static void take_quota(Rows *rows) {
   free(groups);
 }
 
+/* How much of the time, of one core, the repetition's threads waited for a core; nothing across its restart. */
+static void take_wait(Rows *rows) {
+  static int64_t before_ns = -1, before_t_ns;
+  static int before_pid;
+  int64_t waited = -1;
+  repetition_pid = getpid();
+  for_children(getppid(), remember_repetition);
+  int count;
+  char **threads = list_folder(sysfs("/proc/%d/task", repetition_pid), "", &count);
+  for (int i = 0; i < count; i++) {
+    char *text = file_text(sysfs("/proc/%d/task/%s/schedstat", repetition_pid, threads[i]), 128), *at = text ? strchr(text, ' ') : NULL;
+    if (at) waited = (waited < 0 ? 0 : waited) + strtoll(at, NULL, 10);
+    free(text);
+    free(threads[i]);
+  }
+  free(threads);
+  if (waited < 0) take_row(rows, "cpu_wait_permille", "schedstat", false, 0, "the kernel keeps no count");
+  else if (before_ns >= 0 && before_pid == repetition_pid && waited >= before_ns && rows->t_ns > before_t_ns)
+    take_row(rows, "cpu_wait_permille", "schedstat", true, 1000 * (waited - before_ns) / (rows->t_ns - before_t_ns), NULL);
+  before_ns = waited;
+  before_t_ns = rows->t_ns;
+  before_pid = repetition_pid;
+}
+
 static void take_load(Rows *rows, int fd) {
-  static long long before[3];
+  static long long before[4];
   char text[257], *at = text + 4, *end;
-  long long total = 0, idle = 0;
+  long long total = 0, idle = 0, steal = 0;
   ssize_t size = fd < 0 ? -1 : pread(fd, text, 256, 0);
   if (size <= 4) return;
   text[size] = 0;
@@ -475,6 +577,7 @@ static void take_load(Rows *rows, int fd) {
     long long value = strtoll(at, &end, 10);
     total += value;
     if (i == 3 || i == 4) idle += value;
+    if (i == 7) steal = value;
   }
   int64_t own = cpu_ticks(getppid()) + for_children(getppid(), cpu_ticks);
   if (before[0] && total > before[0]) {
@@ -482,10 +585,13 @@ static void take_load(Rows *rows, int fd) {
     long long permille = 1000 * busy / span, other = 1000 * others / span;
     take_row(rows, "cpu_busy_permille", "cpu", true, permille < 0 ? 0 : permille > 1000 ? 1000 : permille, NULL);
     take_row(rows, "other_busy_permille", "cpu", true, other < 0 ? 0 : other > 1000 ? 1000 : other, NULL);
+    long long stolen = 1000 * (steal - before[3]) / span;
+    if (steal) take_row(rows, "cpu_steal_permille", "cpu", true, stolen < 0 ? 0 : stolen > 1000 ? 1000 : stolen, NULL);
   }
   before[0] = total;
   before[1] = idle;
   before[2] = own;
+  before[3] = steal;
 }
 
 static void take_memory(Rows *rows, int fd) {
@@ -497,17 +603,33 @@ static void take_memory(Rows *rows, int fd) {
   if (find_line(text, "MemAvailable:", &rest)) take_row(rows, "memory_available_bytes", "ram", true, strtoll(rest, NULL, 10) * 1024, NULL);
 }
 
-/* Current monitors that give no power (INA3221): millivolts times milliamperes are microwatts. */
-static void take_rails(Rows *rows) {
-  FOR_EACH(chip, "/sys/class/hwmon", "hwmon") {
-    char *folder = textf("%s", sysfs("/sys/class/hwmon/%s", chip)), *name = stripped_text(textf("%s/name", folder));
-    for (int i = 1; name && strncmp(name, "ina", 3) == 0 && !exists(textf("%s/power1_input", folder)) && i < 16; i++) {
-      int64_t voltage, current;
-      if (!read_integer(textf("%s/in%d_input", folder, i), &voltage) || !read_integer(textf("%s/curr%d_input", folder, i), &current)) continue;
-      char *label = stripped_text(textf("%s/in%d_label", folder, i));
-      take_row(rows, "power_uw", label ? textf("%s:%s:%s", chip, name, label) : textf("%s:%s:in%d", chip, name, i), true, voltage * current, NULL);
+static void take_rail(void *to, const char *source, int64_t microwatts) { take_row(to, "power_uw", source, true, microwatts, NULL); }
+
+/* Android's on-device power monitors (ODPM): lines `CH0(T=1234)[S10M_VDD_TPU], 5678`, in microwatt-seconds. */
+static void take_odpm(Rows *rows) {
+  bool any = false;
+  FOR_EACH(meter, "/sys/bus/iio/devices", "iio:device") {
+    const char *path = textf("%s", sysfs("/sys/bus/iio/devices/%s/energy_value", meter));
+    if (!exists(path)) continue;
+    int rails = 0, fd = open(path, O_RDONLY | O_CLOEXEC), reason = errno;
+    char *text = fd < 0 ? NULL : file_text(path, 16384);
+    if (fd >= 0) close(fd);
+    any = true;
+    for (char *line = text, *next; line && *line; line = next) {
+      char *end = strchr(line, '\n'), *name = strchr(line, '['), *stop = name ? strchr(name, ']') : NULL;
+      next = end ? end + 1 : line + strlen(line);
+      if (end) *end = 0;
+      if (strncmp(line, "CH", 2) || !stop || stop == name + 1 || stop - name > 61 || stop[1] != ',') continue;
+      char *value = stop + 2;
+      while (*value == ' ') value++;
+      if (*value < '0' || *value > '9') continue;
+      rails++;
+      take_row(rows, "energy_uj", textf("odpm:%s:%s", meter, copy_of(name + 1, (size_t)(stop - name - 1))), true, strtoll(value, NULL, 10), NULL);
     }
+    if (!rails) take_row(rows, "energy_uj", textf("odpm:%s", meter), false, 0, fd >= 0 ? "no rail in it" : reason == EACCES ? "permission denied" : "not readable");
+    free(text);
   }
+  if (!any) take_row(rows, "energy_uj", "odpm", false, 0, "no sensor");
 }
 
 /* Newer Androids answer "Headroom in 0 seconds: 0.53", or NaN; 1.0 is where severe throttling begins. */
@@ -546,7 +668,8 @@ static void take_time_in_state(Rows *rows) {
 }
 
 static void take_slow(Rows *rows) {
-  take_rails(rows);
+  for_rails(take_rail, rows);
+  take_odpm(rows);
   FOR_EACH(supply, "/sys/class/power_supply", "") {
     char *status = stripped_text(sysfs("/sys/class/power_supply/%s/status", supply));
     if (status && is_battery(supply))
@@ -586,6 +709,7 @@ int serve_telemetry(double interval_s, double slow_interval_s, int fd) {
     }
     take_load(&rows, stat);
     take_quota(&rows);
+    take_wait(&rows);
     take_memory(&rows, meminfo);
     char *line = textf("{\"type\":\"telemetry\",\"t_ns\":%lld,\"rows\":[%s]}\n", (long long)rows.t_ns, rows.rows.size ? rows.rows.data : "");
     if (!write_all(fd, line, strlen(line))) return 0;

@@ -1,6 +1,7 @@
 """Average power and energy an inference, from whatever a device or a meter tells, and how far that can be trusted.
 
-Sources, the better first: an external meter, power rails and monitors, CPU energy counters (RAPL), the battery gauge.
+Sources, the better first: an external meter, power rails and monitors, the energy counters of CPU packages (RAPL) with
+the power of GPUs (NVML), a phone's rails (ODPM), the battery gauge.
 What they cover differs (whole device, one rail, the CPU package), so the scope is always said. Nothing is subtracted:
 the idle power of the device is in it.
 """
@@ -26,6 +27,9 @@ Trust = Literal["measured", "indicative", "not_trusted"]
 
 EXTERNAL: Final = "external:"
 """Prefix of the source of readings that came from a meter's log."""
+GPU: Final = "nvml:"
+ODPM: Final = "odpm:"
+"""Prefixes of what NVIDIA's library and Android's on-device power monitors tell."""
 GAUGE_LEAST_S: Final = 600.0
 """A battery gauge is believed from ten minutes on: some update once a minute (and their resolution is coarse)."""
 LEAST_COVERED: Final = 0.9
@@ -40,7 +44,10 @@ LONGEST_GAP_S: Final = 2.0
 
 @dataclass(frozen=True)
 class Energy:
-    """What a run took: ``scope`` says of what (``device``, ``cpu package``, ``rail NAME``), ``reason`` why to doubt."""
+    """What a run took; ``reason`` says why to doubt it.
+
+    ``scope`` says of what: ``device``, ``cpu package``, ``gpu`` (or both), ``rail NAME``, ``N rails``.
+    """
 
     average_power_uw: float
     energy_per_inference_uj: float
@@ -60,7 +67,7 @@ def energy_of(
     """
     if to_ns <= from_ns or inferences <= 0:
         return None
-    readers = (_external, _monitors, _counters, _gauge)
+    readers = (_external, _monitors, _processors, _rails, _gauge)
     for reader in readers:
         found = reader(telemetry, from_ns, to_ns, charging)
         if found is not None:
@@ -95,7 +102,7 @@ def _monitors(telemetry: Sequence[TelemetrySeries], from_ns: int, to_ns: int, ch
     """A monitor of the whole input if there is one (its name says so), else the largest rail."""
     found = []
     for series in telemetry:
-        if series.kind == "power_uw" and not series.source.startswith(EXTERNAL) and ":" in series.source:
+        if series.kind == "power_uw" and not series.source.startswith((EXTERNAL, GPU)) and ":" in series.source:
             power = average_uw(series, from_ns, to_ns)
             if power is not None:
                 whole = any(word in series.source.lower() for word in ("vdd_in", "pom_5v_in", "vin", "total", "psys"))
@@ -114,15 +121,29 @@ def _monitors(telemetry: Sequence[TelemetrySeries], from_ns: int, to_ns: int, ch
     )
 
 
-def _counters(telemetry: Sequence[TelemetrySeries], from_ns: int, to_ns: int, charging: bool | None) -> Found | None:
-    """RAPL: the packages together. Their sub-domains are part of them and are left out."""
+def _processors(telemetry: Sequence[TelemetrySeries], from_ns: int, to_ns: int, charging: bool | None) -> Found | None:
+    """The CPU packages (RAPL, whose sub-domains are part of them and are left out) and the GPUs (NVML) together."""
     packages = [s for s in telemetry if s.kind == "energy_uj" and "package" in s.source.rpartition(":")[2]]
-    rates = [(counter_uw(series, from_ns, to_ns), series.source) for series in packages]
-    known = [(rate, source) for rate, source in rates if rate is not None]
+    cpus = [(counter_uw(one, from_ns, to_ns), one.source) for one in packages]
+    boards = [s for s in telemetry if s.kind == "power_uw" and s.source.startswith(GPU)]
+    gpus = [(average_uw(one, from_ns, to_ns), one.source) for one in boards]
+    known = [(rate, source) for rate, source in [*cpus, *gpus] if rate is not None]
     if not known:
         return None
-    names = "+".join(source for _, source in known)
-    return sum(rate for rate, _ in known), names, "cpu package", "measured", None
+    told = (("cpu package", cpus), ("gpu", gpus))
+    scope = " and ".join(name for name, rates in told if any(rate is not None for rate, _ in rates))
+    why = "the GPU's board only" if scope == "gpu" else None
+    return sum(rate for rate, _ in known), "+".join(source for _, source in known), scope, "measured", why
+
+
+def _rails(telemetry: Sequence[TelemetrySeries], from_ns: int, to_ns: int, charging: bool | None) -> Found | None:
+    """Android's on-device power monitors: all their rails together."""
+    meters = [s for s in telemetry if s.kind == "energy_uj" and s.source.startswith(ODPM)]
+    rates = [rate for rate in (counter_uw(one, from_ns, to_ns) for one in meters) if rate is not None]
+    if not rates:
+        return None
+    why = "what hangs on no monitored rail is not in it"
+    return sum(rates), "odpm", f"{len(rates)} rails", "measured", why
 
 
 def _gauge(telemetry: Sequence[TelemetrySeries], from_ns: int, to_ns: int, charging: bool | None) -> Found | None:

@@ -1,51 +1,67 @@
 """What a device does under load that lasts: baseline, first slow-down, sustained level, cause. Pure functions.
 
-A run is cut into bins; each bin's value is the logarithm of the median latency of the inferences that started in it.
-The bins are split into segments of constant level by optimal partitioning with a squared-error cost (Jackson et al.,
-"An algorithm for optimal partitioning of data on an interval", IEEE Signal Processing Letters 12, 2005). Everything
-else is read off the segments, so a single spike or a single threshold crossing decides nothing.
+Everything is read off the levels that ``change_points`` finds in the medians of the latency, and in the pace, so a
+single spike or a single threshold crossing decides nothing.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from socbench.analysis.change_points import (
+    Segment,
+    bin_medians,
+    bin_paces,
+    bin_width_s,
+    change_points,
+    running_median,
+    segments_of,
+    smoothing_bins,
+)
 from socbench.analysis.cooling import believed, covers, exponential
+from socbench.analysis.thermal_causes import HEAT_CAUSES, Cause, cause_of
 from socbench.records import TelemetrySeries
 
-Cause = Literal["clock_cap", "thermal_status", "cpu_quota", "contention", "unknown"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-LASTING_SLOW_DOWN = 1.10
+LASTING_SLOW_DOWN: Final = 1.10
 """A slow-down counts from 10 % on: what is under it, the run-to-run noise of phones (CV 2 to 5 %) explains."""
-LASTING_S = 30.0
+LASTING_S: Final = 30.0
 """... and when the median of the half minute that follows is that slow as well."""
+OUTWEIGHS: Final = 2.0
+"""A change this many times as large as the slow phase before it (on a log scale, and 20 % at least) is an event of its
+own: a phase under half a minute then has nobody but that change to make it last. Neighbouring steps of a governor are
+of like size (clocks evenly spaced: 1.7 times at most), so a staircase is dated by its first step."""
+OUTWEIGHS_LEAST: Final = 1.20
 BASELINE_MIN_S, BASELINE_MAX_S = 10.0, 60.0
-STEP_MIN = 0.02
-"""Levels nearer than 2 % are one level: less than the residual drift of a quiet device."""
-STARTING_RISE = 1.05
+STARTING_RISE: Final = 1.05
 """Half of what counts as a slow-down: so much may the level rise in the first seconds without hiding the beginning."""
-SUSTAINED_WINDOW_S = 300.0
-MAX_BINS = 4000
-EDGE_S = 3.0
+SUSTAINED_WINDOW_S: Final = 300.0
+EDGE_S: Final = 3.0
 """A segment's edge this near to a crossing is the same event."""
-HEAT_CAUSES = ("clock_cap", "thermal_status")
+STEP_LEAST: Final = 1.05
+MOST_STEPS: Final = 100
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A stretch of constant level: times in seconds since the first inference, ``p50_ns`` of all its inferences."""
+class Step:
+    """A change of level: when (s since the first inference), the level over that before it, and what made it slower.
 
-    start_s: float
-    end_s: float
-    p50_ns: float
+    ``cause`` and ``evidence`` are None where it got faster.
+    """
+
+    at_s: float
+    ratio: float
+    cause: Cause | None
+    evidence: str | None
 
 
 @dataclass(frozen=True)
@@ -76,120 +92,8 @@ class SustainedAnalysis:
     pace_slowdown: float | None = None
     longest_pause_s: float | None = None
     minute_p50_ns: tuple[float | None, ...] = ()
+    steps: tuple[Step, ...] = field(default=(), repr=False)
     segments: tuple[Segment, ...] = field(default=(), repr=False)
-
-
-def bin_medians(start_ns: Ints, latency_ns: Ints, bin_s: float) -> tuple[Any, Floats]:
-    """Return (bin start in s since the first inference, median latency in ns) of every bin that has an inference."""
-    bins, edges = _bins(start_ns, bin_s)
-    return bins * bin_s, np.array([np.median(latency_ns[a:b]) for a, b in pairwise(edges)], np.float64)
-
-
-def bin_paces(start_ns: Ints, latency_ns: Ints, bin_s: float) -> tuple[Any, Any]:
-    """Return (bin start in s, mean time from one inference's start to the next's in ns) of every bin.
-
-    Short inferences are held back between each other or a few at a time: by a CPU quota (once in 100 ms) or by
-    another process on the core. Their median does not move then; what they take in all does.
-    """
-    bins, edges = _bins(start_ns, bin_s)
-    whole = np.append(start_ns, start_ns[-1] + latency_ns[-1])
-    return bins * bin_s, (whole[edges[1:]] - whole[edges[:-1]]) / np.diff(edges)
-
-
-def _bins(start_ns: Ints, bin_s: float) -> tuple[Ints, Ints]:
-    """Return the numbers of the bins that are not empty, and where each begins in ``start_ns`` (and the end)."""
-    index = (start_ns - start_ns[0]) // max(1, round(bin_s * 1e9))
-    first = np.flatnonzero(np.diff(index, prepend=-1))
-    return index[first], np.append(first, len(start_ns))
-
-
-def _bin_width_s(start_ns: Ints, latency_ns: Ints) -> float:
-    duration_s = float(start_ns[-1] - start_ns[0]) / 1e9
-    typical_s = float(np.median(latency_ns)) / 1e9
-    return max(0.5, 3.0 * typical_s, duration_s / MAX_BINS)
-
-
-def _noise(values: Floats) -> float:
-    """Standard deviation of the bins' noise, from successive differences (robust: 1.4826 MAD / sqrt 2)."""
-    steps = np.diff(values)
-    if steps.size == 0:
-        return 0.0
-    return float(1.4826 * np.median(np.abs(steps - np.median(steps))) / math.sqrt(2.0))
-
-
-def change_points(values: Floats, *, min_bins: int = 3) -> list[int]:
-    """Return the indices at which the level of ``values`` changes, ascending, without 0 and ``len(values)``.
-
-    The penalty is 4 sigma^2 log n a change with sigma from successive differences, at least what makes a change of
-    STEP_MIN over ``min_bins`` bins worth a segment: positively correlated noise is not cut into pieces.
-    """
-    n = len(values)
-    if n < 2 * min_bins:
-        return []
-    sigma = _noise(values)
-    penalty = max(6.0 * sigma * sigma * math.log(n), min_bins * STEP_MIN**2 / 2.0) + 1e-12
-    total = np.concatenate(([0.0], np.cumsum(values)))
-    square = np.concatenate(([0.0], np.cumsum(values * values)))
-    best = np.full(n + 1, np.inf)
-    best[0] = -penalty
-    back = np.zeros(n + 1, dtype=np.int64)
-    for end in range(min_bins, n + 1):
-        starts = np.arange(0, end - min_bins + 1)
-        length = end - starts
-        sums = total[end] - total[starts]
-        cost = best[starts] + (square[end] - square[starts]) - sums * sums / length + penalty
-        back[end] = int(np.argmin(cost))
-        best[end] = cost[back[end]]
-    found: list[int] = []
-    at = int(back[n])
-    while at > 0:
-        found.append(at)
-        at = int(back[at])
-    return _merge_small_steps(values, found[::-1])
-
-
-def _merge_small_steps(values: Floats, found: list[int]) -> list[int]:
-    """Drop the smallest change again and again while it is under STEP_MIN."""
-    found = list(found)
-    while found:
-        edges = [0, *found, len(values)]
-        levels = [float(np.median(values[a:b])) for a, b in pairwise(edges)]
-        steps = [abs(b - a) for a, b in pairwise(levels)]
-        smallest = int(np.argmin(steps))
-        if steps[smallest] >= STEP_MIN:
-            break
-        del found[smallest]
-    return found
-
-
-def segments_of(start_ns: Ints, latency_ns: Ints, times: Floats, medians: Floats, width: float) -> tuple[Segment, ...]:
-    """Split a run into segments of constant level (of its bins' medians), boundaries refined to the inference."""
-    since = (start_ns - start_ns[0]) / 1e9
-    logs = np.log(np.maximum(latency_ns, 1))
-    edges = [0.0]
-    for index in change_points(np.log(np.maximum(medians, 1.0))):
-        edges.append(_refine(since, logs, float(times[index]), width))
-    edges.append(float(since[-1] + latency_ns[-1] / 1e9))
-    positions = np.searchsorted(since, edges)
-    segments = []
-    for begin, end, a, b in zip(edges, edges[1:], positions, positions[1:], strict=False):
-        if b > a:
-            segments.append(Segment(begin, end, float(np.median(latency_ns[a:b]))))
-    return tuple(segments)
-
-
-def _refine(since: Floats, logs: Floats, at_s: float, width_s: float) -> float:
-    """Move a change from a bin's edge to the inference at which it lies, within two bins of it."""
-    low, high = np.searchsorted(since, [at_s - 2 * width_s, at_s + 2 * width_s])
-    window = logs[low:high]
-    if window.size < 8:
-        return at_s
-    before = float(np.median(logs[max(0, low - window.size) : low + window.size // 8 + 1]))
-    after = float(np.median(logs[high - window.size // 8 - 1 : high + window.size]))
-    # Least absolute error: the cut k minimises sum(|x - before|, i < k) + sum(|x - after|, i >= k).
-    saved = np.abs(window - before) - np.abs(window - after)
-    best = int(np.argmin(np.concatenate(([0.0], np.cumsum(saved)))))
-    return float(since[min(low + best, len(since) - 1)])
 
 
 def _baseline(segments: tuple[Segment, ...], since: Floats, latency_ns: Ints) -> tuple[float, float, float] | None:
@@ -212,27 +116,48 @@ def _baseline(segments: tuple[Segment, ...], since: Floats, latency_ns: Ints) ->
     return None
 
 
-def _throttle_at(
-    segments: tuple[Segment, ...], baseline_ns: float, times: Floats, medians: Floats, since: Floats, latency_ns: Ints
-) -> float | None:
-    """Start of the first slow-down of 10 % whose next half minute is that slow too.
+@dataclass(frozen=True)
+class Signal:
+    """One value a bin (ns) with the start of each bin and the starts of its levels, in s since the first inference."""
 
-    Clocks fall in steps of some percent, so no segment need begin where the level crosses the limit: the crossing is
-    that of the running median, dated to the inference where a segment's edge is next to it.
+    times: Floats
+    values: Floats
+    edges: tuple[float, ...]
+
+    def median(self, from_s: float, to_s: float) -> float:
+        """Return the median of the bins that start in a time, NaN when there is none."""
+        low, high = np.searchsorted(self.times, [from_s, to_s])
+        return float(np.median(self.values[low:high])) if high > low else math.nan
+
+
+def _slow_at(signal: Signal, baseline_ns: float, median_of: Callable[[float, float], float]) -> float | None:
+    """Start of the first slow-down of 10 % whose next half minute is that slow too (``median_of`` a time, in ns).
+
+    Clocks fall in steps of some percent, so no level need begin where the limit is crossed: the crossing is that of the
+    running median, dated to the change of level next to it. A half minute that is slow only because a far larger change
+    falls into it (OUTWEIGHS) is no lasting slow-down: the date is then that of the change.
     """
     limit = baseline_ns * LASTING_SLOW_DOWN
-    smooth = _running_median(medians, _smoothing_bins(medians))
-    for at_s in times[smooth >= limit]:
-        if _lasts(float(at_s), limit, since, latency_ns):
-            edges = [segment.start_s for segment in segments[1:] if abs(segment.start_s - at_s) <= EDGE_S]
-            return min(edges, key=lambda edge: abs(edge - at_s), default=float(at_s))
+    smooth = running_median(signal.values, smoothing_bins(signal.values))
+    last_s = float(signal.times[-1])
+    for at_s in map(float, signal.times[smooth >= limit]):
+        if last_s - at_s < LASTING_S / 3:
+            return None
+        if median_of(at_s, at_s + LASTING_S) >= limit and not _outweighed(signal, at_s, baseline_ns):
+            near = [edge for edge in signal.edges if abs(edge - at_s) <= EDGE_S]
+            return min(near, key=lambda edge: abs(edge - at_s), default=at_s)
     return None
 
 
-def _lasts(at_s: float, limit: float, since: Floats, latency_ns: Ints) -> bool:
-    low, high = np.searchsorted(since, [at_s, at_s + LASTING_S])
-    enough = since[-1] - at_s >= LASTING_S / 3 and high > low
-    return bool(enough and np.median(latency_ns[low:high]) >= limit)
+def _outweighed(signal: Signal, at_s: float, baseline_ns: float) -> bool:
+    """Tell whether a change within half a minute after ``at_s`` is far larger than the slow-down until then."""
+    for edge, after in pairwise([*signal.edges, math.inf]):
+        if at_s < edge < at_s + LASTING_S:
+            phase = signal.median(at_s, edge)
+            jump = signal.median(edge, min(after, edge + LASTING_S)) / phase
+            if jump >= max(OUTWEIGHS_LEAST, (phase / baseline_ns) ** OUTWEIGHS):
+                return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -242,37 +167,32 @@ class Pace:
     baseline_ns: float
     sustained_ns: float
     slow_at_s: float | None
+    signal: Signal
 
 
 def _pace(times: Floats, paces: Floats, end_s: float, window_s: float) -> Pace:
     """Judge the paces of a run's bins as the latencies are judged; the baseline ends at ``end_s``."""
     changes = change_points(np.log(np.maximum(paces, 1.0)))
-    edges = [float(times[index]) for index in changes]
+    edges = tuple(float(times[index]) for index in changes)
     # What moves in the first seconds is starting up; the medians have said that there is a beginning to compare with.
     length = min([end_s, *(edge for edge in edges if edge - times[0] >= BASELINE_MIN_S)])
     base = float(np.median(paces[times < length]))
-    limit = base * LASTING_SLOW_DOWN
-    slow_at: float | None = None
-    for at_s in times[_running_median(paces, _smoothing_bins(paces)) >= limit]:
-        after = paces[(times >= at_s) & (times < at_s + LASTING_S)]
-        if times[-1] - at_s >= LASTING_S / 3 and np.median(after) >= limit:
-            near = [edge for edge in edges if abs(edge - at_s) <= EDGE_S]
-            slow_at = min(near, key=lambda edge: abs(edge - at_s), default=float(at_s))
-            break
-    return Pace(base, float(np.median(paces[times >= times[-1] - window_s])), slow_at)
+    signal = Signal(times, paces, edges)
+    slow_at = _slow_at(signal, base, signal.median)
+    return Pace(base, float(np.median(paces[times >= times[-1] - window_s])), slow_at, signal)
 
 
-def _smoothing_bins(medians: Floats) -> int:
-    """Odd number of bins whose median has about 0.5 % noise, at most 9."""
-    sigma = _noise(np.log(np.maximum(medians, 1.0)))
-    return int(min(9, 2 * math.ceil(((sigma / 0.005) ** 2 * 1.57 - 1) / 2) + 1)) if sigma > 0.005 else 1
-
-
-def _running_median(values: Floats, width: int) -> Floats:
-    if width <= 1 or len(values) < width:
-        return values
-    padded = np.pad(values, width // 2, mode="edge")
-    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1))
+def _steps(signal: Signal, end_s: float, explained: Callable[[float], tuple[Cause, str]]) -> tuple[Step, ...]:
+    """Return the changes of level of 5 % at least, each that made it slower with its own cause."""
+    bounds = [float(signal.times[0]), *signal.edges, end_s]
+    levels = [signal.median(a, b) for a, b in pairwise(bounds)]
+    found: list[Step] = []
+    for at_s, before, after in zip(bounds[1:-1], levels, levels[1:], strict=False):
+        ratio = after / before
+        if max(ratio, 1 / ratio) >= STEP_LEAST and len(found) < MOST_STEPS:
+            cause, evidence = explained(at_s) if ratio > 1 else (None, None)
+            found.append(Step(at_s, ratio, cause, evidence))
+    return tuple(found)
 
 
 def _minutes(since: Floats, latency_ns: Ints) -> tuple[float | None, ...]:
@@ -309,88 +229,6 @@ def temperature_rise(series: TelemetrySeries) -> tuple[int, float | None]:
     return rise, None if found is None else found.tau_s
 
 
-def _dropped(series: TelemetrySeries, at_ns: int, slack_ns: int) -> bool:
-    """Tell whether a cap is lower just after ``at_ns`` than it was before the slack around it."""
-    t, value = np.asarray(series.t_ns), np.asarray(series.value)
-    before, after = value[t < at_ns - slack_ns], value[(t >= at_ns - slack_ns) & (t <= at_ns + slack_ns)]
-    return bool(before.size and after.size and after.min() < 0.97 * np.median(before))
-
-
-def _rose(series: TelemetrySeries, at_ns: int, slack_ns: int, by: float) -> bool:
-    t, value = np.asarray(series.t_ns), np.asarray(series.value)
-    before = value[(t < at_ns - slack_ns) & (t >= at_ns - 60_000_000_000)]
-    after = value[(t >= at_ns) & (t <= at_ns + 2 * slack_ns)]
-    if not before.size or not after.size:
-        return False
-    spread = 1.4826 * float(np.median(np.abs(before - np.median(before))))
-    return bool(np.median(after) - np.median(before) >= max(by, 2.0 * spread))
-
-
-def _clock_fell(series: TelemetrySeries, at_ns: int, slack_ns: int) -> bool:
-    """Tell whether a clock itself ran lower after the step than before, by more than it moved before."""
-    t, value = np.asarray(series.t_ns), np.asarray(series.value, dtype=np.float64)
-    before = value[(t < at_ns - slack_ns) & (t >= at_ns - 60_000_000_000)]
-    after = value[(t >= at_ns) & (t <= at_ns + 2 * slack_ns)]
-    if before.size < 5 or after.size < 3:
-        return False
-    return bool(np.median(after) < 0.95 * np.quantile(before, 0.1))
-
-
-def _counter_started(series: TelemetrySeries, at_ns: int, slack_ns: int) -> bool:
-    """Tell whether a cumulative counter of throttled time grows faster after ``at_ns`` than before it."""
-    t, value = np.asarray(series.t_ns, dtype=np.float64), np.asarray(series.value, dtype=np.float64)
-    before, after = t < at_ns - slack_ns / 4, (t >= at_ns - slack_ns / 4) & (t <= at_ns + slack_ns)
-    if after.sum() < 2:
-        return False
-    rate_after = (value[after][-1] - value[after][0]) / max(1.0, t[after][-1] - t[after][0])
-    rate_before = (
-        (value[before][-1] - value[before][0]) / max(1.0, t[before][-1] - t[before][0]) if before.sum() > 1 else 0.0
-    )
-    # Counter in microseconds over nanoseconds: 0.02 of the time stolen is the least that can cost 10 % of one thread.
-    return bool((rate_after - rate_before) * 1000.0 > 0.02)
-
-
-OTHER_LOAD_PERMILLE = 40
-"""Of all cores together: a process that takes half of one of eight cores costs a thread on it half its speed."""
-SLACK_NS = 4_000_000_000
-"""Telemetry is read twice a second and slow commands each ten; a change within 4 s of the step belongs to it."""
-
-
-def cause_of(at_ns: int, telemetry: tuple[TelemetrySeries, ...], *, paced: bool = False) -> tuple[Cause, str]:
-    """Return the cause of a slow-down at ``at_ns`` (device clock) and the sentence that says what was seen.
-
-    Each cause is looked for by its own counter. A clock that fell while its limit did not (many phones keep their
-    real limits to themselves) counts last, and not in a ``paced`` run, where clocks follow the load.
-    """
-    tests: list[tuple[Cause, str, Any]] = [
-        ("cpu_quota", "quota_throttled_us", lambda s: _counter_started(s, at_ns, SLACK_NS)),
-        ("clock_cap", "clock_cap_khz", lambda s: _dropped(s, at_ns, SLACK_NS)),
-        ("clock_cap", "gpu_clock_cap_khz", lambda s: _dropped(s, at_ns, SLACK_NS)),
-        ("thermal_status", "thermal_status", lambda s: _rose(s, at_ns, 11_000_000_000, 1)),
-        ("contention", "other_busy_permille", lambda s: _rose(s, at_ns, SLACK_NS, OTHER_LOAD_PERMILLE)),
-    ]
-    if not paced:
-        for kind in ("clock_khz", "gpu_clock_khz"):
-            tests.append(("clock_cap", kind, lambda s: _clock_fell(s, at_ns, SLACK_NS)))
-    words = {
-        "clock_cap_khz": "the clock limit of {} fell",
-        "gpu_clock_cap_khz": "the clock limit of the GPU ({}) fell",
-        "clock_khz": "the clock of {} fell, though no limit that could be read did",
-        "gpu_clock_khz": "the clock of the GPU ({}) fell, though no limit that could be read did",
-        "thermal_status": "the thermal status rose",
-        "quota_throttled_us": "a CPU quota of its control group began to hold it back",
-        "other_busy_permille": "other processes began to use the cores",
-    }
-    for cause, kind, seen in tests:
-        for series in telemetry:
-            if series.kind == kind and len(series.t_ns) and seen(series):
-                return cause, words[kind].format(series.source)
-    return (
-        "unknown",
-        "no clock limit, thermal status, quota or other load changed at that time, as far as could be read",
-    )
-
-
 def analyse_sustained(
     start_ns: Ints, latency_ns: Ints, telemetry: tuple[TelemetrySeries, ...] = (), *, paced: bool = False
 ) -> SustainedAnalysis:
@@ -405,22 +243,26 @@ def analyse_sustained(
     if len(start_ns) < 10:
         return SustainedAnalysis(0.0, *([None] * 15))  # type: ignore[arg-type]
     since = (start_ns - start_ns[0]) / 1e9
-    width = _bin_width_s(start_ns, latency_ns)
+    width = bin_width_s(start_ns, latency_ns)
     times, medians = bin_medians(start_ns, latency_ns, width)
     segments = segments_of(start_ns, latency_ns, times, medians, width)
     base = _baseline(segments, since, latency_ns)
     window_s = min(SUSTAINED_WINDOW_S, float(since[-1]) / 4)
     sustained = float(np.median(latency_ns[np.searchsorted(since, float(since[-1]) - window_s) :]))
     begun = times >= base[1] if base else times >= 0
-    at_s = _throttle_at(segments, base[0], times[begun], medians[begun], since, latency_ns) if base else None
+    slow = Signal(times[begun], medians[begun], tuple(segment.start_s for segment in segments[1:]))
+    at_s = _slow_at(slow, base[0], lambda a, b: _median_between(since, latency_ns, a, b)) if base else None
     pace = None
     if base is not None and not paced:
         paces = bin_paces(start_ns, latency_ns, width)[1]
         pace = _pace(times[begun], paces[begun], base[2], window_s)
     if pace is not None and pace.slow_at_s is not None and (at_s is None or pace.slow_at_s < at_s - EDGE_S):
-        at_s = pace.slow_at_s
-    found = cause_of(int(start_ns[0] + at_s * 1e9), telemetry, paced=paced) if at_s is not None else (None, None)
-    cause, evidence = found
+        at_s, slow = pace.slow_at_s, pace.signal
+
+    def explained(second: float) -> tuple[Cause, str]:
+        return cause_of(int(start_ns[0] + second * 1e9), telemetry, paced=paced)
+
+    cause, evidence = explained(at_s) if at_s is not None else (None, None)
     minutes = _minutes(since, latency_ns)
     known = [minute for minute in minutes if minute is not None]
     period, depth = _oscillation(segments, at_s)
@@ -451,8 +293,14 @@ def analyse_sustained(
         pace_slowdown=pace.sustained_ns / pace.baseline_ns if pace else None,
         longest_pause_s=float(np.max(start_ns[1:] - start_ns[:-1] - latency_ns[:-1])) / 1e9,
         minute_p50_ns=minutes,
+        steps=_steps(slow, float(since[-1]), explained) if base else (),
         segments=segments,
     )
+
+
+def _median_between(since: Floats, latency_ns: Ints, from_s: float, to_s: float) -> float:
+    low, high = np.searchsorted(since, [from_s, to_s])
+    return float(np.median(latency_ns[low:high])) if high > low else math.nan
 
 
 def _hottest(telemetry: tuple[TelemetrySeries, ...], from_ns: int, to_ns: int) -> TelemetrySeries | None:
