@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from device_link import Link
@@ -68,6 +69,29 @@ def test_what_was_not_used_for_longest_goes_first_and_a_second_run_counts_as_a_u
     left = {path.name for path in Path(channel.transport.root / "blobs").iterdir()}
     assert left == {files[0].name, files[2].name}
     assert give(channel, *files) == 1, "it comes again when it is needed"
+
+
+def test_a_second_push_of_the_same_content_is_one_round_trip_and_moves_no_file_bytes(
+    channel: Channel, link: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = device_file(tmp_path, "model", 5_000_000)
+    assert give(channel, file) == 1
+    calls: list[str] = []
+
+    def counted(name: str, call: Any) -> Any:
+        def calling(*arguments: object, **named: object) -> object:
+            calls.append(name)
+            return call(*arguments, **named)
+
+        return calling
+
+    for name in ("run", "spawn", "push", "pull"):
+        monkeypatch.setattr(channel.transport, name, counted(name, getattr(channel.transport, name)))
+    accepted, before = link.proxy.accepted, link.proxy.passed("up")
+    assert give(channel, file) == 0
+    assert calls == ["run"]
+    assert link.proxy.accepted == accepted, "on the open connection"
+    assert link.proxy.passed("up") - before < 10_000
 
 
 def test_a_large_file_that_does_not_fit_takes_everything_older_with_it(channel: Channel, tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_links_that_are_pulled_between_trials_lose_no_event(
     assert result.status == "complete"
     assert heard.measured == {devices[1]: 1, devices[2]: 1}, "pulled between the trials"
     assert sum("reconnecting" in text for text in heard.messages) >= 2
+    assert {one.device for one in heard.updates if one.phase == "reconnecting"} == set(devices[1:])
     trials = {row["trial"]: row for row in home.rows(result.session, "trials")}
     digits: dict[tuple[str, str], list[int]] = {}
     for row in home.rows(result.session, "samples"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 from pathlib import Path
 
 import device_tools
 import vm_tools
 from arm64_board import FILES
-from device_rig import RealSshd, free_port, listens, make_keys, wait_for
+from device_rig import RealSshd, free_port, make_keys, wait_for
 
 _PORT = 2222
 _INIT = r"""#!/bin/sh
@@ -89,7 +91,13 @@ class Arm64Machine(RealSshd):
         """Wait until it has come up ``boots`` times and sshd answers."""
         log = self.machine.log
         wait_for(lambda: log.exists() and log.read_text(errors="replace").count("READY") >= boots, "the board", 240)
-        wait_for(lambda: listens(self.port), "its sshd", 60)
+        wait_for(self._greets, "its sshd", 240)
+
+    def _greets(self) -> bool:
+        """Whether sshd itself answers: QEMU accepts connections before anything listens in the machine."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as one:
+            return one.recv(4) == b"SSH-"
+        return False
 
     def reset(self) -> None:
         """Press the reset button; it boots again."""

@@ -268,6 +268,21 @@ def test_live_progress_draws_each_device_and_leaves_only_the_sentences() -> None
     assert "waiting for local [bold]: 7 has it" in drawn
 
 
+def test_a_step_is_shown_until_every_device_is_at_work() -> None:
+    from rich.console import Console
+
+    live = LiveProgress(Console(file=FakeTerminal(), force_terminal=True, width=100))
+    busy, copying = (DeviceProgress(name, "provision", 0, 2) for name in ("local", "ssh:b"))
+    live.update(busy)
+    live.update(copying)
+    live.step("copying a.tflite (1.6 MB) to ssh:b")
+    live.update(replace(busy, phase="measure"))
+    assert live._render().plain.startswith("copying a.tflite (1.6 MB) to ssh:b ...")
+    live.update(replace(copying, phase="import"))
+    assert live._render().plain.startswith("local ")
+    live.close()
+
+
 @pytest.fixture
 def store_of_sessions(tmp_path: Path) -> Path:
     for number, label in enumerate(["before", "evil$(id)", "two words", None]):

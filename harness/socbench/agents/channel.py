@@ -18,7 +18,7 @@ _LONGEST_WAIT_S = 5.0
 
 
 class Channel:
-    """The way to one device. ``lost`` and ``found`` are told when it breaks and when it is back."""
+    """The way to one device. ``lost`` is told why when it breaks; ``away`` may be set: told True then, False after."""
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Channel:
         self.stop = stop or threading.Event()
         self._opener = opener
         self._lost = lost
+        self.away: Callable[[bool], None] = lambda _: None
         self.transport = opener(address)
 
     def reopen(self, why: ChannelError) -> None:
@@ -42,12 +43,14 @@ class Channel:
         Raises the last ChannelError when ``patience_s`` is over, Interrupted when the session is stopped meanwhile.
         """
         self._lost(str(why))
+        self.away(True)
         self.transport.close()
         give_up_s = time.monotonic() + self.patience_s
         wait_s = _FIRST_WAIT_S
         while True:
             try:
                 self.transport = self._opener(self.address)
+                self.away(False)
                 return
             except ChannelError as problem:
                 if time.monotonic() + wait_s > give_up_s:

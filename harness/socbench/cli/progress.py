@@ -129,6 +129,8 @@ class LiveProgress:
     def update(self, state: DeviceProgress) -> None:
         """Remember where a device is; the line is drawn from it a few times a second."""
         self._states[state.device] = (state, time.monotonic())
+        if self._step and all(one.phase != "provision" for one, _ in list(self._states.values())):
+            self._step = ""  # what was copied for one device is no news once all of them are at work
 
     def trial_ended(self, trial: TrialPlan, status: str, failure: Failure | None) -> None:
         """Print what failed, above the live lines; what went well is in the table at the end."""
@@ -163,11 +165,12 @@ def device_line(state: DeviceProgress, width: int, *, age_s: float = 0.0) -> str
     device = _cut(printable(state.device), max(8, width // 3))
     place = f"{min(state.done + 1, state.total) if state.trial else state.done}/{state.total}"
     doing = _PHASES.get(state.phase, state.phase.replace("_", " "))
-    if state.latency_ns is not None:
+    away = state.phase == "reconnecting"
+    if not away and state.latency_ns is not None:
         doing = _lasting(state)
-    elif state.inferences_per_s:
+    elif not away and state.inferences_per_s:
         doing = f"{_rate(state.inferences_per_s)}/s"
-    warm = "" if state.temperature_milli_c is None else f"{state.temperature_milli_c / 1000:.0f} °C"
+    warm = "" if away or state.temperature_milli_c is None else f"{state.temperature_milli_c / 1000:.0f} °C"
     subject = printable(what(state) or state.detail)
     parts = [device, place, subject, doing, warm, _left(left)]
     for dropped in (None, 4, 3):

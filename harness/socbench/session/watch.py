@@ -33,6 +33,7 @@ class DeviceWatch:
         self._count = 0
         self._sustained: SustainedWatch | None = None
         self._unprotected = False
+        self._phase_before = ""
 
     def phase(self, name: str, detail: str = "") -> None:
         """Say what the host itself does with the device."""
@@ -41,6 +42,14 @@ class DeviceWatch:
     def extend(self, count: int) -> None:
         """Take note of repetitions that were added to the plan."""
         self._now = replace(self._now, total=self._now.total + count)
+
+    def away(self, gone: bool) -> None:
+        """Say that the device cannot be reached for now, or is back; what it does meanwhile is not known."""
+        if gone and self._now.phase != "reconnecting":
+            self._phase_before = self._now.phase
+            self._show(replace(self._now, phase="reconnecting", inferences_per_s=None), force=True)
+        elif not gone and self._now.phase == "reconnecting":
+            self.phase(self._phase_before, self._now.detail)
 
     def ended(self) -> None:
         """Say that nothing more comes from this device."""

@@ -68,6 +68,7 @@ class DeviceWorker:
         self._parts = PartsWriter(state, self.journal, beside=not device.shares_host)
         self._halt = threading.Event()
         self._watch = DeviceWatch(state, device.address, self.order)
+        device.channel.away = self._watch.away
 
     def halt(self) -> None:
         """Have the worker stop its agent and end (Ctrl-C)."""
