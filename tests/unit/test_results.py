@@ -63,6 +63,17 @@ def test_rows_of_a_scripted_session_are_golden(tmp_path: Path) -> None:
     assert rows == json.loads(GOLDEN.read_text())
 
 
+def test_a_device_calls_a_file_by_its_hash_and_a_person_is_told_the_models_name(tmp_path: Path) -> None:
+    script = Script()
+    script.say("loaded", "t001", 1, load_ns=5)
+    said = f"t001 repetition 1 died in {'0a' * 32}.onnx and in {'b1' * 32}.d/net.bin"
+    script.say("error", "t001", 1, code="crashed", message=said)
+    write_session(tmp_path, "s-01", [plan()], script)
+    (row,) = results.trial_rows(tmp_path)
+    assert row.error is not None
+    assert row.error.message == "repetition 1 died in mobiletest onnx-fp32 and in mobiletest onnx-fp32/net.bin"
+
+
 def test_the_golden_rows_say_what_was_scripted(tmp_path: Path) -> None:
     full_session(tmp_path)
     fp32, int8, gpu, crashed, accuracy, _ = results.trial_rows(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics as plain
 from collections.abc import Mapping
 from dataclasses import replace
@@ -55,6 +56,17 @@ def failure_of(text: str | None) -> Failure | None:
         return None
     advice = value.get("advice")
     return Failure(str(value.get("code")), str(value.get("message")), None if advice is None else str(advice))
+
+
+_BLOB = re.compile(r"[0-9a-f]{64}(?:\.\w+)+")
+
+
+def _readable(failure: Failure | None, trial: Json) -> Failure | None:
+    """Return what a device said of a trial with the model's name for its file, which is called by its hash there."""
+    if failure is None:
+        return None
+    message = _BLOB.sub(f"{trial['model']} {trial['variant']}", failure.message)
+    return replace(failure, message=message.removeprefix(f"{trial['trial']} "))
 
 
 class _Told(msgspec.Struct):
@@ -154,7 +166,7 @@ class _Session:
             precision_effective=worst.get("precision_effective"),
             threads_effective=worst.get("threads_effective"),
             shapes={str(name): tuple(shape) for name, shape in shapes.items()},
-            error=failure_of(trial["error"]),
+            error=_readable(failure_of(trial["error"]), trial),
             verdict=None,
             reasons=(),
             repetitions=len(done),
