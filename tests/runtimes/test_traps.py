@@ -242,6 +242,33 @@ def test_a_provider_that_cannot_start_leaves_all_to_the_cpu_and_the_adapter_says
 
 
 @pytest.mark.runtimes
+def test_mnn_sorts_its_outputs_by_name_and_hides_a_wrong_layout_and_the_adapter_sees_through_both(place, tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+    from socbench.models.convert import mnn
+
+    ends = [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 3])]
+    ends += [helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 1])]
+    nodes = [helper.make_node("Cast", ["x"], ["z"], to=1), helper.make_node("ReduceSum", ["z", "axes"], ["a"])]
+    given = helper.make_tensor_value_info("x", TensorProto.INT32, [1, 3])
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    graph = helper.make_graph(nodes, "g", [given], ends, [axes])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "two.onnx")
+    mnn.make(str(tmp_path / "two.onnx"), str(tmp_path / "two.mnn"), "fp32", None)
+    x = np.array([[1, 2, 4]], np.int32)
+    answer = place("mnn").adapter("mnn", "cpu:mnn", tmp_path / "two.mnn", inputs={"x": x}, runs=1)
+    assert answer["outputs"] == ["z", "a"]  # the order of the file; by MNN's session it is a, z
+    assert [value.tolist() for value in answer["arrays"]] == [[[1.0, 2.0, 4.0]], [[7.0]]]
+
+    mnn.make(str(ROOT / "models/resnet8/resnet8-fp32.tflite"), str(tmp_path / "last.mnn"), "fp32", None)
+    picture = np.linspace(-1, 1, 784, dtype=np.float32).reshape(1, 28, 28, 1)
+    answer = place("mnn").adapter("mnn", "cpu:mnn", tmp_path / "last.mnn", inputs={"x": picture}, runs=1)
+    first = {"image": picture.transpose(0, 3, 1, 2)}
+    expected = place("host").adapter("onnxruntime", "cpu:mlas", zoo("onnx-fp32"), inputs=first, runs=1)
+    np.testing.assert_allclose(answer["arrays"][0], expected["arrays"][0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.runtimes
 def test_a_gpu_of_mnn_is_the_cpu_and_is_refused(place) -> None:
     here = place("mnn")
     model = zoo("mnn-fp32")

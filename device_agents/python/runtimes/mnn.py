@@ -7,7 +7,6 @@ the session itself: information 2 is the list of its back ends.
 from __future__ import annotations
 
 import os
-import re
 from typing import Any, Dict, List, Optional
 
 from socbench_runtime_base import (  # type: ignore[import-not-found]
@@ -31,6 +30,8 @@ BACKENDS = {"cpu:mnn": "CPU", "gpu:vulkan": "VULKAN", "gpu:opencl": "OPENCL"}
 CODES = {0: "cpu:mnn", 13: "cpu:mnn", 3: "gpu:opencl", 7: "gpu:vulkan"}
 """MNNForwardType: CPU and its extension for wide instructions, OpenCL, Vulkan."""
 INFO_BACKENDS = 2
+CHANNELS_LAST = 0
+"""Dimension type of a tensor whose layout is TensorFlow's."""
 FIX = "socbench runtimes install mnn"
 
 
@@ -57,7 +58,10 @@ class MnnSession(Session):  # type: ignore[misc]
         before = thread_count()
         config = _config(backend, trial)
         self.manager = nn.create_runtime_manager((config,))
-        self.net = nn.load_module_from_file(model, [], [], runtime_manager=self.manager)
+        given = [spec["name"] for spec in self.inputs]
+        self.net = nn.load_module_from_file(model, given, [], runtime_manager=self.manager)
+        in_order = self.net.get_info().get("outputNames") or []  # of the file, as the module answers; names are sorted
+        names = in_order if sorted(in_order) == sorted(names) else names
         self.threads = thread_count() - before + 1
         self.variables = [_placeholder(expr, spec) for spec in self.inputs]
         self.output_specs = [
@@ -88,7 +92,10 @@ class MnnSession(Session):  # type: ignore[misc]
             result.read()
 
     def outputs(self) -> Json:
-        """Return copies of the outputs."""
+        """Return copies of the outputs; what MNN could not compute it leaves out without an error."""
+        if len(self.results) != len(self.output_specs):
+            text = f"MNN computed {len(self.results)} of {len(self.output_specs)} outputs and did not say why"
+            raise RuntimeProblem("run_failed", text)
         return {spec["name"]: result.read().copy() for spec, result in zip(self.output_specs, self.results)}
 
     def describe(self) -> Json:
@@ -146,7 +153,7 @@ def look_into(mnn: Any, model: str, backend: str, trial: Json) -> Any:
     try:
         interpreter = mnn.Interpreter(model)
         session = interpreter.createSession(_config(backend, trial))
-        inputs = [_spec(key, tensor) for key, tensor in interpreter.getSessionInputAll(session).items()]
+        inputs = [_spec(mnn, key, tensor) for key, tensor in interpreter.getSessionInputAll(session).items()]
         names = list(interpreter.getSessionOutputAll(session))
         codes = interpreter.getSessionInfo(session, INFO_BACKENDS)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -157,17 +164,21 @@ def look_into(mnn: Any, model: str, backend: str, trial: Json) -> Any:
     return (list(codes) if isinstance(codes, (list, tuple)) else [int(codes)]), inputs, names
 
 
-def _spec(name: str, tensor: Any) -> Json:
+def _spec(mnn: Any, name: str, tensor: Any) -> Json:
     shape = [int(size) if int(size) > 0 else None for size in tensor.getShape()]
-    found = re.search(r"int8|uint8|int64|int|float|double", str(tensor.getDataType()).lower())
-    kinds = {"int": "int32", "float": "float32", "double": "float64"}
-    dtype = kinds.get(found.group(0), found.group(0)) if found else "float32"
-    return {"name": name, "dtype": dtype, "shape": shape, "scale": None, "zero_point": None}
+    kinds = {"Int": "int32", "Int64": "int64", "Uint8": "uint8", "Double": "float64"}
+    found = tensor.getDataType()  # an object without a value, the same one as the constant of its kind
+    dtype = next((kinds[kind] for kind in kinds if found is getattr(mnn, f"Halide_Type_{kind}", None)), "float32")
+    channels_last = len(shape) == 4 and tensor.getDimensionType() == CHANNELS_LAST
+    layout = "NHWC" if channels_last else None
+    return {"name": name, "dtype": dtype, "shape": shape, "layout": layout, "scale": None, "zero_point": None}
 
 
 def _placeholder(expr: Any, spec: Json) -> Any:
+    """Return a variable for an input. Of the wrong layout, MNN would compute nothing and not say so."""
     kinds = {"float32": expr.float, "int32": expr.int, "int64": expr.int64, "uint8": expr.uint8}
-    return expr.placeholder(list(spec["shape"]), expr.NCHW, kinds.get(spec["dtype"], expr.float))
+    layout = expr.NHWC if spec["layout"] == "NHWC" else expr.NCHW
+    return expr.placeholder(list(spec["shape"]), layout, kinds.get(spec["dtype"], expr.float))
 
 
 class MnnAdapter(Adapter):  # type: ignore[misc]

@@ -19,7 +19,7 @@ CONVERTED = ("onnx", "tflite", "openvino", "ncnn", "mnn", "executorch")
 MADE_FROM: dict[str, tuple[str, ...]] = {
     "openvino": ("onnx", "tflite"),
     "ncnn": ("onnx",),
-    "mnn": ("onnx",),
+    "mnn": ("onnx", "tflite"),
     "executorch": ("onnx",),
 }
 """Formats that files of another format are made from, the best first; a format that is not here from its own fp32."""

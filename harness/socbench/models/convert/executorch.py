@@ -39,6 +39,7 @@ def make(
         words = [str(tool_python("executorch")), "-P", str(script), folder, target, facts, precision]
         words += [recipe or "", calibration or ""]
         env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        env["OMP_NUM_THREADS"] = "1"  # little is computed, and threads that wait for each other spin
         done = subprocess.run(
             words, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             timeout=_DEADLINE_S, check=False,
@@ -63,7 +64,11 @@ def _hand_over(source: str, folder: Path) -> None:
             {"op": node.op_type, "inputs": list(node.input), "outputs": list(node.output), "attributes": attributes}
         )
     inputs = [
-        {"name": item.name, "shape": [dim.dim_value or 1 for dim in item.type.tensor_type.shape.dim]}
+        {
+            "name": item.name,
+            "shape": [dim.dim_value or 1 for dim in item.type.tensor_type.shape.dim],
+            "dtype": np.dtype(helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type)).name,
+        }
         for item in graph.input
         if item.name not in arrays
     ]

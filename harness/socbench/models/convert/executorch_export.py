@@ -6,6 +6,8 @@ and arrays.npz, CALIBRATION is a .npy file ``(count, *shape)`` or empty. Stands 
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import re
 import sys
@@ -19,48 +21,34 @@ def load(folder: Path) -> Any:
     """Return a torch module that computes the graph in ``folder``. ValueError for an operator that it does not know."""
     import torch
     from torch import nn
-    from torch.nn import functional
 
+    operations = _operations()
     document = json.loads((folder / "graph.json").read_text())
     names = json.loads((folder / "names.json").read_text())
     with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
         arrays = {name: stored[str(index)] for index, name in enumerate(names)}
-
-    def pads(attributes: dict[str, Any]) -> list[int]:
-        if attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-            raise ValueError(f"padding {attributes['auto_pad']}")
-        given = attributes.get("pads", [])
-        half = len(given) // 2
-        return [pad for axis in reversed(range(half)) for pad in (given[axis], given[axis + half])]
-
-    def convolve(x: Any, a: dict[str, Any], weight: Any, bias: Any = None) -> Any:
-        around = pads(a)
-        low, high = around[0::2], around[1::2]
-        padding = list(reversed(low)) if low == high else [0] * len(a["strides"])
-        x = x if low == high else functional.pad(x, around)
-        return functional.conv2d(x, weight, bias, a["strides"], padding, a["dilations"], a.get("group", 1))
-
-    def gemm(x: Any, a: dict[str, Any], weight: Any, bias: Any = None) -> Any:
-        if a.get("transA") or a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0:
-            raise ValueError("Gemm with transA, alpha or beta")
-        return functional.linear(x, weight if a.get("transB") else weight.T, bias)
-
-    def pool(kind: Any, x: Any, a: dict[str, Any]) -> Any:
-        around = pads(a)
-        if around[0::2] != around[1::2]:
-            raise ValueError("pooling with uneven padding")
-        return kind(x, a["kernel_shape"], a.get("strides", 1), list(reversed(around[0::2])) or 0)
+    unknown = sorted({node["op"] for node in document["nodes"]} - set(operations.OPERATORS))
+    if unknown:
+        raise ValueError(f"there is no translation of the operator {unknown[0]}")
+    computed = _used_as_tensors(document, operations.SHAPING)
 
     class Graph(nn.Module):  # type: ignore[misc]
-        """The graph's nodes in their order; weights are parameters."""
+        """The graph's nodes in their order; floating-point constants are parameters, whole numbers buffers."""
+
+        floating = torch.float32
 
         def __init__(self) -> None:
             super().__init__()
             self.places: dict[str, str] = {}
             for index, (name, array) in enumerate(arrays.items()):
-                if array.dtype.kind == "f" and array.ndim:
-                    self.register_parameter(f"w{index}", nn.Parameter(torch.from_numpy(array.copy()), False))
-                    self.places[name] = f"w{index}"
+                if name not in computed:
+                    continue
+                self.places[name] = f"w{index}"
+                value = torch.from_numpy(np.array(array))
+                if value.is_floating_point():
+                    self.register_parameter(f"w{index}", nn.Parameter(value, False))
+                else:
+                    self.register_buffer(f"w{index}", value)
 
         def value(self, known: dict[str, Any], name: str) -> Any:
             return known[name] if name in known else getattr(self, self.places[name])
@@ -68,46 +56,44 @@ def load(folder: Path) -> Any:
         def forward(self, *inputs: Any) -> Any:
             known = {item["name"]: value for item, value in zip(document["inputs"], inputs, strict=True)}
             for node in document["nodes"]:
-                known[node["outputs"][0]] = self.one(node, known)
-            found = tuple(known[name] for name in document["outputs"])
-            return found if len(found) > 1 else found[0]
+                found = self.one(node, known)
+                known.update(zip(node["outputs"], found if isinstance(found, (tuple, list)) else [found]))  # noqa: B905
+            outputs = tuple(known[name] for name in document["outputs"])
+            return outputs if len(outputs) > 1 else outputs[0]
 
         def one(self, node: dict[str, Any], known: dict[str, Any]) -> Any:
-            op, a, names = node["op"], node["attributes"], node["inputs"]
-            x = self.value(known, names[0])
-            rest = [self.value(known, name) for name in names[1:] if name and (name in known or name in self.places)]
-            constants = [arrays[name].tolist() for name in names[1:] if name in arrays and name not in self.places]
-            if op == "Conv":
-                return convolve(x, a, *rest)
-            if op == "Gemm":
-                return gemm(x, a, *rest)
-            if op == "Clip":
-                limits = [float(arrays[name]) if name else None for name in names[1:]] + [None, None]
-                return torch.clamp(x, limits[0], limits[1])
-            if op == "ReduceMean":
-                axes = constants[0] if constants else a["axes"]
-                return x.mean(axes, keepdim=bool(a.get("keepdims", 1)))
-            if op == "GlobalAveragePool":
-                return x.mean((2, 3), keepdim=True)
-            if op == "Reshape":
-                return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(constants[0])])
-            if op == "Flatten":
-                return torch.flatten(x, a.get("axis", 1))
-            if op in ("MaxPool", "AveragePool"):
-                return pool(functional.max_pool2d if op == "MaxPool" else functional.avg_pool2d, x, a)
-            plain = {
-                "Relu": torch.relu, "Add": torch.add, "Mul": torch.mul, "Sub": torch.sub, "Sigmoid": torch.sigmoid,
-                "MatMul": torch.matmul, "HardSwish": functional.hardswish, "Identity": lambda value: value,
-            }  # fmt: skip
-            if op == "Softmax":
-                return torch.softmax(x, a.get("axis", -1))
-            if op == "Concat":
-                return torch.cat([x, *rest], a["axis"])
-            if op not in plain:
-                raise ValueError(f"there is no translation of the operator {op}")
-            return plain[op](x, *rest)
+            first, *rest = node["inputs"]
+            tensors = [functools.partial(self.value, known, name) if name else None for name in rest]
+            constants = [arrays[name].tolist() if name in arrays else None for name in rest]
+            attributes = {**node["attributes"], "floating": self.floating}
+            args = operations.Args(tensors, constants)
+            try:
+                return operations.OPERATORS[node["op"]](self.value(known, first), args, attributes)
+            except ValueError as problem:
+                raise ValueError(f"the operator {node['op']} is not translated: {problem}") from problem
 
     return Graph().eval(), document
+
+
+def _operations() -> Any:
+    """Load the translations, by path: the folder they lie in must not be searched (it has an onnx.py)."""
+    place = Path(__file__).with_name("executorch_ops.py")
+    spec = importlib.util.spec_from_file_location("executorch_ops", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _used_as_tensors(document: dict[str, Any], shaping: dict[str, tuple[int, ...]]) -> set[str]:
+    """Return the names of what nodes compute with, less the sizes and axes that become part of the program."""
+    return {
+        name
+        for node in document["nodes"]
+        for index, name in enumerate(node["inputs"])
+        if name and index not in shaping.get(node["op"], ())
+    } | set(document["outputs"])
 
 
 def quantise(module: Any, examples: tuple[Any, ...], calibration: str) -> Any:
@@ -133,7 +119,7 @@ def main(folder: str, target: str, facts: str, precision: str, recipe: str, cali
     from executorch.exir import to_edge_transform_and_lower
 
     module, document = load(Path(folder))
-    examples = tuple(torch.zeros(item["shape"]) for item in document["inputs"])
+    examples = tuple(torch.zeros(item["shape"], dtype=getattr(torch, item["dtype"])) for item in document["inputs"])
 
     class Half(torch.nn.Module):  # type: ignore[misc]
         """Computes in fp16; inputs and outputs stay float32, so that every variant is fed the same."""
@@ -141,9 +127,11 @@ def main(folder: str, target: str, facts: str, precision: str, recipe: str, cali
         def __init__(self, inner: Any) -> None:
             super().__init__()
             self.inner = inner.half()
+            inner.floating = torch.float16
 
         def forward(self, *inputs: Any) -> Any:
-            return self.inner(*(value.half() for value in inputs)).float()
+            found = self.inner(*(value.half() if value.is_floating_point() else value for value in inputs))
+            return tuple(value.float() for value in found) if isinstance(found, tuple) else found.float()
 
     with torch.no_grad():
         whole = Half(module) if precision == "fp16" else module
@@ -168,7 +156,7 @@ def main(folder: str, target: str, facts: str, precision: str, recipe: str, cali
                 "not_delegated": sorted(_name(node.target) for node in left),
                 "partitions": len(calls),
                 "parameters": sum(value.numel() for value in module.parameters()),
-                "inputs": [{**item, "dtype": "float32"} for item in document["inputs"]],
+                "inputs": document["inputs"],
                 "outputs": [
                     {"name": name, "dtype": "float32", "shape": list(value.shape)}
                     for name, value in zip(document["outputs"], outputs, strict=True)

@@ -15,6 +15,8 @@ from typing import Any
 from socbench.errors import FailedError, ModelError
 from socbench.models.convert import tool_site
 
+_TYPES = {1: "f32", 2: "u8", 3: "i8", 6: "i32", 7: "i64", 10: "f16"}
+"""pnnx's names of ONNX's types."""
 _NAME = re.compile(r"[\w.:/-]{1,120}")
 
 
@@ -29,7 +31,7 @@ def make(
     if precision not in ("fp32", "fp16"):
         raise ModelError(f"ncnn files of precision {precision} are not made by socbench")
     inputs, outputs = _ends(source)
-    shapes = ",".join(f"[{','.join(map(str, shape))}]" for _, shape in inputs)
+    shapes = ",".join(f"[{','.join(map(str, shape))}]{kind}" for _, shape, kind in inputs)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copyfile(source, Path(folder) / "m.onnx")
         program = tool_site("ncnn") / "pnnx" / "pnnx"
@@ -49,25 +51,29 @@ def make(
     return {"companions": [str(weights)]}
 
 
-def _ends(source: str) -> tuple[list[tuple[str, list[int]]], list[str]]:
-    """Return name and shape (open dimensions as 1) of the inputs, and the names of the outputs."""
+def _ends(source: str) -> tuple[list[tuple[str, list[int], str]], list[str]]:
+    """Return name, shape (open dimensions as 1) and type (``f32``) of the inputs, and the names of the outputs."""
     import onnx
 
     graph = onnx.load(source, load_external_data=False).graph
     constants = {item.name for item in graph.initializer}
     inputs = [
-        (item.name, [dim.dim_value or 1 for dim in item.type.tensor_type.shape.dim])
+        (
+            item.name,
+            [dim.dim_value or 1 for dim in item.type.tensor_type.shape.dim],
+            _TYPES.get(item.type.tensor_type.elem_type, "f32"),
+        )
         for item in graph.input
         if item.name not in constants
     ]
     return inputs, [item.name for item in graph.output]
 
 
-def _named(text: str, inputs: list[tuple[str, list[int]]], outputs: list[str]) -> str:
+def _named(text: str, inputs: list[tuple[str, list[int], str]], outputs: list[str]) -> str:
     """Give pnnx's ``in0``, ``out0`` the names of the source and each ``Input`` layer its size."""
-    names = {f"in{i}": name for i, (name, _) in enumerate(inputs)} | {f"out{i}": n for i, n in enumerate(outputs)}
+    names = {f"in{i}": name for i, (name, _, _) in enumerate(inputs)} | {f"out{i}": n for i, n in enumerate(outputs)}
     names = {old: new for old, new in names.items() if _NAME.fullmatch(new)}
-    shapes = {f"in{i}": shape[1:] for i, (_, shape) in enumerate(inputs)}
+    shapes = {f"in{i}": shape[1:] for i, (_, shape, _) in enumerate(inputs)}
     lines = text.splitlines()
     for index in range(2, len(lines)):
         words = lines[index].split()
