@@ -59,7 +59,10 @@ def test_six_fake_phones_change_their_order_within_half_an_hour_and_are_called_f
     socbench(home, "report", "latest", "-o", str(page))
     text = page.read_text(encoding="utf-8")
     assert "is fastest in minute 1 (9.00 ms), but in minute 30 it is Fake phone 2" in text
+    assert "5 of 6 devices change places between minute 1 and minute 30" in text
     assert "4 of 6 devices slow down, 2 keep their speed" in text
+    assert "Fake phone 5 (slow phone) takes least energy an inference: 46.0 mJ" in text
+    assert text.index("change places between") < text.index('<section class="model">'), "seen before any table"
     assert "All of these devices are fake: simulated." in text
     picture = re.search(r'<svg [^>]*aria-label="(Fake phone 1 [^"]*)"', text)
     assert picture is not None

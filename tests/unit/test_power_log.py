@@ -60,7 +60,7 @@ def test_a_log_added_to_a_sealed_session_gives_the_energy_of_an_inference(tmp_pa
         None,
     )
     said = " ".join(answer(results.report_data(tmp_path)))
-    assert "An inference takes 300 mJ (device, measured)." in said
+    assert "At 3.00 W on average an inference takes 300 mJ (device, measured)." in said
     after = results.open_results(tmp_path).telemetry()
     assert len(after) == len(before) + 130, "what was there is still there"
     assert json.loads((folder / "session.json").read_text())["power_logs"][0]["readings"] == 130

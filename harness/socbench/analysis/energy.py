@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any, Final, Literal
@@ -175,6 +175,35 @@ def _first(
         if series.kind == kind and inside.sum() >= LEAST_READINGS:
             return series.source, np.asarray(series.value)[inside]
     return None
+
+
+def power_series(telemetry: Sequence[TelemetrySeries]) -> list[TelemetrySeries]:
+    """Return what tells power over time, as ``power_uw``: power itself, else energy counters, else the battery's gauge.
+
+    Of counters the rate between two readings, placed at the second; of the gauge its current's size times its voltage.
+    """
+    told = [one for one in telemetry if one.kind == "power_uw" and len(one.t_ns)]
+    if told:
+        return told
+    counters = [one for one in telemetry if one.kind == "energy_uj" and len(one.t_ns) > 1]
+    packages = [one for one in counters if "package" in one.source.rpartition(":")[2]] or counters
+    rated = [_rate(one) for one in packages]
+    currents = [one for one in telemetry if one.kind == "battery_ua" and len(one.t_ns)]
+    voltages = {one.source: one for one in telemetry if one.kind == "battery_uv" and len(one.t_ns)}
+    gauges = [
+        replace(one, kind="power_uw", value=np.abs(one.value) * np.interp(one.t_ns, volt.t_ns, volt.value) / 1e6)
+        for one in currents
+        if (volt := voltages.get(one.source)) is not None
+    ]
+    return [one for one in rated if len(one.t_ns)] or gauges
+
+
+def _rate(series: TelemetrySeries) -> TelemetrySeries:
+    t, value = np.asarray(series.t_ns), np.asarray(series.value)
+    steps_ns, steps_uj = np.diff(t), np.diff(value)
+    good = (steps_ns > 0) & (steps_uj >= 0)
+    power = np.rint(steps_uj[good] / steps_ns[good] * 1e9)
+    return replace(series, kind="power_uw", t_ns=t[1:][good], value=power)
 
 
 def average_uw(series: TelemetrySeries, from_ns: int, to_ns: int) -> float | None:

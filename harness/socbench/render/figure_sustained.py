@@ -10,6 +10,7 @@ from typing import Any, Final
 from socbench.records import PHASE_MEASURED, ReportData, TrialRow
 from socbench.render import figure_base, names, numbers, ranking
 from socbench.render.figure_base import Figure
+from socbench.render.figure_energy import energy_words
 
 CAUSES: Final = {
     "clock_cap": "clock limit",
@@ -97,28 +98,31 @@ def order(section: ranking.Section, slug: str) -> Figure | None:
     unit = numbers.time_unit([one.first_ns for one in found])
 
     def draw() -> Any:
-        figure, grid = figure_base.new_figure(0.8 + 0.34 * len(found))
+        figure, grid = figure_base.new_figure(0.8 + 0.36 * len(found))
         axes = grid[0, 0]
         for one in found:
             colour, width = _colour(one)
-            axes.plot(
-                [0, 1], [one.first_rank, one.last_rank], color=colour, linewidth=width, marker="o", markersize=5,
-                solid_capstyle="round",
-            )  # fmt: skip
-            left = f"{names.plain(one.name, 44)}  {one.first_ns / unit.factor:.3g} {unit.symbol}  {one.first_rank}"
-            right = f"{one.last_rank}  {one.last_ns / unit.factor:.3g} {unit.symbol}  {_change(one)}"
-            axes.annotate(left, (0, one.first_rank), (-8, 0), textcoords="offset points", ha="right", va="center")
-            axes.annotate(right, (1, one.last_rank), (8, 0), textcoords="offset points", va="center")
-        axes.set_xlim(-1.55, 1.75)
-        axes.set_ylim(len(found) + 0.6, 0.2)
-        for x, words, side in ((0, "minute 1", "right"), (1, f"minute {count}", "left")):
-            axes.annotate(words, (x, 0.35), ha=side, va="center", fontweight="bold")
+            ranks = (one.first_rank, one.last_rank)
+            axes.plot([0, 1], ranks, color=colour, linewidth=width, marker="o", markersize=14, solid_capstyle="round")
+            for x, rank in enumerate(ranks):
+                axes.annotate(
+                    f"{rank}", (x, rank), ha="center", va="center_baseline", color=figure_base.PAGE, fontweight="bold"
+                )
+            name = _short(one.name)
+            left = f"{name}, {one.first_ns / unit.factor:.3g} {unit.symbol}"
+            right = f"{one.last_ns / unit.factor:.3g} {unit.symbol}, {name}{_change(one)}"
+            axes.annotate(left, (0, one.first_rank), (-13, 0), textcoords="offset points", ha="right", va="center")
+            axes.annotate(right, (1, one.last_rank), (13, 0), textcoords="offset points", va="center")
+        axes.set_xlim(-1.75, 2.85)
+        axes.set_ylim(len(found) + 0.6, 0.1)
+        for x, words in ((0, "minute 1"), (1, f"minute {count}")):
+            axes.annotate(words, (x, 0.3), ha="center", va="center", fontweight="bold")
         axes.set_axis_off()
         return figure
 
     return Figure(
         name=f"order-{slug}",
-        title=order_sentence(section) or "",
+        title=_order_title(count, found),
         caption="Each device's median latency in its first minute and in its last, fastest on top; orange falls back, "
         "blue comes forward. " + _fakes(found),
         alt="; ".join(f"{one.name}: place {one.first_rank}, then {one.last_rank}" for one in found),
@@ -129,6 +133,13 @@ def order(section: ranking.Section, slug: str) -> Figure | None:
         ),
         cells=tuple(_cells(one, unit.factor) for one in found),
     )  # fmt: skip
+
+
+def _order_title(count: int, found: Sequence[Place]) -> str:
+    moved = sum(one.first_rank != one.last_rank for one in found)
+    if not moved:
+        return f"The order of {len(found)} devices is the same in minute 1 and in minute {count}"
+    return f"{moved} of {len(found)} devices change places between minute 1 and minute {count}"
 
 
 def _cells(one: Place, factor: float) -> tuple[str, ...]:
@@ -142,22 +153,14 @@ def _cells(one: Place, factor: float) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def energy_words(thermal: dict[str, Any]) -> str | None:
-    """``23 mJ (device, indicative)``: the energy of an inference, of what, and how far to trust it."""
-    energy = thermal.get("energy")
-    if not isinstance(energy, dict) or not energy.get("energy_per_inference_uj"):
-        return None
-    value = float(energy["energy_per_inference_uj"])
-    factor, unit = next(pair for pair in ((1e6, "J"), (1e3, "mJ"), (1.0, "µJ")) if value >= pair[0] or pair[0] == 1.0)
-    trust = str(energy.get("trust")).replace("_", " ")
-    return f"{numbers.significant(value / factor)} {unit} ({names.plain(energy.get('scope'), 40)}, {trust})"
+def _short(name: str) -> str:
+    return names.plain(name.replace(", simulated)", ")"), 32)
 
 
 def _change(one: Place) -> str:
     if one.first_rank == one.last_rank:
         return ""
-    places_ = abs(one.last_rank - one.first_rank)
-    return f"{'down' if one.last_rank > one.first_rank else 'up'} {places_}"
+    return f"  {'▼' if one.last_rank > one.first_rank else '▲'} {abs(one.last_rank - one.first_rank)}"
 
 
 def _colour(one: Place) -> tuple[str, float]:
@@ -174,7 +177,7 @@ def _fakes(found: Sequence[Place]) -> str:
 
 
 def multiples(data: ReportData, section: ranking.Section, slug: str) -> Figure | None:
-    """The curves of several devices, one small panel each, on common axes; the slowed part is shaded."""
+    """The curves of several devices overlaid, each in front in a panel of its own; the slowed part is shaded."""
     rows = [
         (device.device, row)
         for device in section.devices
@@ -192,6 +195,8 @@ def multiples(data: ReportData, section: ranking.Section, slug: str) -> Figure |
         lines = -(-len(curves) // columns)
         figure, grid = figure_base.new_figure(0.5 + 1.45 * lines, lines, columns, sharex=True, sharey=True)
         for axes, (name, row, x, y) in zip(grid.ravel(), curves, strict=False):
+            for _, _, other_x, other_y in curves:
+                axes.plot(other_x / 60, other_y / unit.factor, color=figure_base.GRID, linewidth=0.9, zorder=1)
             _panel(axes, name, row, x / 60, y / unit.factor)
         for axes in grid.ravel()[len(curves) :]:
             axes.set_axis_off()
@@ -207,7 +212,8 @@ def multiples(data: ReportData, section: ranking.Section, slug: str) -> Figure |
     return Figure(
         name=f"curves-{slug}",
         title=f"{len(slowed)} of {names.count(len(rows), 'device')} slow down, {steady} keep their speed",
-        caption="Rolling median of the latency; shaded from the first lasting slow-down of 10 % on, with its cause.",
+        caption="Rolling median of the latency, the other devices' in grey; shaded from the first lasting slow-down of "
+        "10 % on, with its cause.",
         alt="; ".join(f"{name}: {y[0] / unit.factor:.3g} to {y[-1] / unit.factor:.3g} {unit.symbol}"
                       for name, _, _, y in curves),
         draw=draw,
@@ -219,7 +225,7 @@ def _panel(axes: Any, name: str, row: TrialRow, x: Any, y: Any) -> None:
 
     thermal = row.thermal or {}
     at = thermal.get("throttle_at_s")
-    axes.plot(x, y, color=figure_base.colour_of(row.runtime), linewidth=1.5)
+    axes.plot(x, y, color=figure_base.colour_of(row.runtime), linewidth=1.8, zorder=3)
     axes.set_title("\n".join(textwrap.wrap(names.plain(name, 60), 34)), loc="left", fontsize=figure_base.FONT - 0.5)
     axes.grid(axis="y")
     if at is not None:

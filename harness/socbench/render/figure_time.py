@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from socbench.analysis.cooling import credible
+from socbench.analysis.energy import power_series
 from socbench.records import PHASE_MEASURED, Device, ReportData, SessionInfo, TelemetrySeries, TrialRow
 from socbench.render import figure_base, names, numbers, ranking
 from socbench.render.figure_base import Figure
@@ -85,7 +86,7 @@ def _telemetry(
     data: ReportData, session: SessionInfo, device: Device
 ) -> list[tuple[str, float, list[TelemetrySeries]]]:
     told = [credible(one) for one in data.telemetry.get(session.session, ()) if one.device == device.device]
-    series = [one for one in told if len(one.t_ns)]
+    series = [one for one in told if len(one.t_ns) and one.kind != "power_uw"] + power_series(told)
     panels = []
     for kinds, unit, factor in _PANELS:
         chosen = [one for one in series if one.kind in kinds]

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 
 from socbench.records import ReportData
-from socbench.render import figure_cost, figure_latency, figure_sustained, figure_time, ranking
+from socbench.render import figure_cost, figure_energy, figure_latency, figure_sustained, figure_time, ranking
 from socbench.render.figure_base import Figure, inline_svg, rendered
 
-__all__ = ["Figure", "figures", "inline_svg", "rendered", "section_figures", "time_figures"]
+__all__ = ["Figure", "figures", "inline_svg", "is_answer", "rendered", "section_figures", "time_figures"]
 
 _MOST_CONTINUOUS = 8
 
@@ -28,7 +28,11 @@ def section_figures(data: ReportData, section: ranking.Section, number: int = 0)
     if section.scenario == "sustained":
         rows = [row for row in section.rows if ranking.is_measured(row) or row.thermal][:_MOST_CONTINUOUS]
         curves = (figure_time.continuous(data, row, f"{slug}-{index}") for index, row in enumerate(rows))
-        together = [figure_sustained.order(section, slug), figure_sustained.multiples(data, section, slug)]
+        together = [
+            figure_sustained.order(section, slug),
+            figure_sustained.multiples(data, section, slug),
+            figure_energy.energy(section, slug),
+        ]
         return [one for one in (*together, *curves) if one is not None]
     found = [
         figure_latency.accuracy_against_latency(section, slug),
@@ -37,6 +41,11 @@ def section_figures(data: ReportData, section: ranking.Section, number: int = 0)
         figure_cost.cost(section, slug),
     ]
     return [one for one in found if one is not None]
+
+
+def is_answer(figure: Figure) -> bool:
+    """Whether a figure says what its table does not, so that it stands before it: the order of devices over time."""
+    return figure.name.startswith("order-")
 
 
 def time_figures(data: ReportData) -> list[Figure]:

@@ -144,6 +144,7 @@ def _section(data: ReportData, section: ranking.Section, number: int, counter: _
     if len(section.devices) == 1:
         facts.append(section.devices[0].device)
     facts += [f"{head} {text}" for head, text in columns.constants(section.rows, ctx)]
+    drawn = figures.section_figures(data, section, number)
     counts = {row.accuracy_count for row in section.rows if row.accuracy_count}
     if counts and any(row.accuracy is not None for row in section.rows):
         facts.append(f"{ctx.metric} on {max(counts):,} labelled inputs")
@@ -153,7 +154,8 @@ def _section(data: ReportData, section: ranking.Section, number: int, counter: _
         "columns": _heads(shown, ctx, used, told),
         "blocks": _blocks(section, shown, ctx, used),
         "key": _key(section.rows) if used else "",
-        "figures": [_figure(figure, counter) for figure in figures.section_figures(data, section, number)],
+        "lead": [_figure(figure, counter) for figure in drawn if figures.is_answer(figure)],
+        "figures": [_figure(figure, counter) for figure in drawn if not figures.is_answer(figure)],
     }
 
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from socbench.records import ComparedPair, ReportData, TrialRow
 from socbench.render import columns, names, numbers, ranking
-from socbench.render.figure_sustained import energy_words, order_sentence
+from socbench.render.figure_energy import energy_words, power_words
+from socbench.render.figure_sustained import order_sentence
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def _besides(thermal: dict[str, Any]) -> list[str]:
     energy = energy_words(thermal)
     if energy:
         reason = (thermal.get("energy") or {}).get("reason")
-        said.append(f"An inference takes {energy}{f': {names.plain(reason, 120)}' if reason else ''}.")
+        doubt = f": {names.plain(reason, 120)}" if reason else ""
+        said.append(f"At {power_words(thermal)} on average an inference takes {energy}{doubt}.")
     return said
 
 
@@ -377,7 +379,9 @@ def pair_name(pair: ComparedPair, *, model: bool = True) -> str:
     if row is not None and {"runtime", "precision"} <= set(key):
         if pair.base is not None and pair.candidate is not None and pair.base.environment != pair.candidate.environment:
             row = replace(row, environment="host")  # what the sides differ in is no part of the name that they share
-        return (f"{names.plain(row.model, 60)}, " if model else "") + names.row_name(row)
+        devices = {side.device_key for side in (pair.base, pair.candidate) if side is not None}
+        where = f", {names.plain(row.device, 60)}" if len(devices) > 1 else ""
+        return (f"{names.plain(row.model, 60)}, " if model else "") + names.row_name(row) + where
     titles = []
     for name, value in key.items():
         if name == "runtime":
