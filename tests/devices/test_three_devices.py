@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,20 @@ from session_home import ROOT, Heard, Home, make_home, processes_of, wait_until
 from socbench.records import Failure, TrialPlan
 
 RESNET8 = ROOT / "models" / "resnet8" / "resnet8-fp32.onnx"
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSshd]:
+    daemon = RealSshd(tmp_path_factory.mktemp("sshd") / "board", machine_id="b" * 32)
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="module")
+def adbd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAdbd]:
+    daemon = RealAdbd(tmp_path_factory.mktemp("adbd") / "device", machine_id="a" * 32)
+    yield daemon
+    daemon.stop()
 
 
 @pytest.fixture
@@ -93,6 +108,9 @@ def test_one_command_measures_three_devices_though_both_links_are_pulled_and_its
     assert all(device in page for device in devices)
     rows = list(csv.DictReader(io.StringIO((home.path / "r.csv").read_text())))
     assert {row["device"] for row in rows} == set(devices)
+    compare = [sys.executable, "-m", "socbench", "compare", "three", "--by", "device", "--json"]
+    told = subprocess.run(compare, env=environment, check=True, capture_output=True, text=True)
+    assert {pair["device"] for pair in json.loads(told.stdout)} == {f"local -> {device}" for device in devices[1:]}
     assert processes_of(home) == []
 
 

@@ -46,6 +46,14 @@ def with_small_disk(folder: Path, size: str, argv: list[str]) -> list[str]:
     return ["unshare", *namespaces, "sh", "-c", script, "sh", size, str(folder), *argv]
 
 
+def as_machine(folder: Path, machine_id: str, argv: list[str]) -> list[str]:
+    """Return ``argv`` with a machine id of its own (unseen outside): to socbench it is another device than this one."""
+    (folder / "machine-id").write_text(f"{machine_id}\n")
+    script = 'mount --bind "$1" /etc/machine-id && shift && exec "$@"'
+    namespaces = ["--mount"] if os.geteuid() == 0 else ["--mount", "--map-root-user"]
+    return ["unshare", *namespaces, "sh", "-c", script, "sh", str(folder / "machine-id"), *argv]
+
+
 class Daemon:
     """A process of ours, ended with its whole session."""
 
@@ -96,6 +104,7 @@ class RealAdbd:
         properties: dict[str, str] | None = None,
         authenticating: bool = False,
         small_disk: str = "",
+        machine_id: str = "",
     ) -> None:
         self.home = folder / "home"
         self.home.mkdir(parents=True)
@@ -122,6 +131,7 @@ class RealAdbd:
             options["pass_fds"] = (self.prompt.descriptor,)
         binary = device_tools.adbd_binary(authenticating=authenticating)
         argv = with_small_disk(self.small_disk, small_disk, [str(binary)]) if small_disk else [str(binary)]
+        argv = as_machine(folder, machine_id, argv) if machine_id else argv
         self.daemon = Daemon(argv, env, folder / "adbd.log", **options)
         wait_for(lambda: listens(self.port), "adbd")
 
@@ -235,7 +245,7 @@ def make_keys(folder: Path) -> None:
 class RealSshd:
     """A real sshd on loopback with host keys and settings of its own; logs in the user that runs the tests."""
 
-    def __init__(self, folder: Path, *, small_disk: str = "", **settings: str) -> None:
+    def __init__(self, folder: Path, *, small_disk: str = "", machine_id: str = "", **settings: str) -> None:
         folder.mkdir(parents=True)
         folder.chmod(0o700)
         self.folder, self.port, self.user = folder, free_port(), getpass.getuser()
@@ -266,6 +276,7 @@ class RealSshd:
         argv = [str(device_tools.sshd_binary()), "-D", "-e", "-f", str(folder / "sshd_config")]
         if small_disk:
             argv = with_small_disk(self.small_disk, small_disk, argv)
+        argv = as_machine(folder, machine_id, argv) if machine_id else argv
         self.daemon = Daemon(argv, dict(os.environ), folder / "sshd.log")
         wait_for(lambda: listens(self.port), "sshd")
         self.trust(self.port)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import synthetic_report as synthetic
 from socbench.records import Reason, ReportData, TrialRow
-from socbench.render import ranking
+from socbench.render import names, ranking
 from socbench.render.conclusion import compare_answer, gathered
 from socbench.render.sentences import answer, pair_name
 
@@ -201,3 +202,19 @@ def test_accuracy_that_the_table_shows_is_not_said_to_be_unmeasured() -> None:
     assert "Accuracy was not measured" not in said
     assert "What a row loses in accuracy can't be said: there is none of full precision to compare with." in said
     assert "Accuracy was not measured" in _answer(_row("litert", "int8", 3.1, accuracy=None, accuracy_delta=None))
+
+
+@pytest.mark.parametrize(
+    ("title", "limit", "shown"),
+    [
+        ("Pixel 8", 30, "Pixel 8"),
+        ("A very long name of a device that", 30, "A very long name of a device…"),
+        ("AMD EPYC virtual machine (local)", 30, "AMD EPYC virtual mach… (local)"),
+        ("AMD EPYC virtual machine (adb:127.0.0.1:42309)", 30, "AMD EPY… (adb:127.0.0.1:42309)"),
+        ("Pixel 8 (adb:0123456789abcdefghijk)", 24, "Pi… (…56789abcdefghijk)"),
+    ],
+)
+def test_a_cut_title_of_a_device_keeps_the_address_that_tells_it_from_its_twin(
+    title: str, limit: int, shown: str
+) -> None:
+    assert names.device_title(title, limit) == shown

@@ -23,12 +23,13 @@ def cost(section: ranking.Section, slug: str) -> Figure | None:
         return None
     labels = figure_base.short_names(rows)
     many = len(section.devices) > 1
+    device_of = {device.key: device.device for device in section.devices}
 
     def draw() -> Any:
         figure, grid = figure_base.new_figure(0.7 + 0.26 * len(rows), 1, len(panels), sharey=True)
         for axes, (title, unit, value) in zip(grid[0], panels, strict=True):
             _dots(axes, rows, [value(row) for row in rows], unit, title)
-        suffix = [f", {names.plain(row.device_name, 22)}" if many else "" for row in rows]
+        suffix = [f", {names.device_title(device_of[row.device_key], 26)}" if many else "" for row in rows]
         ticks = [labels[row.session, row.trial] + extra for row, extra in zip(rows, suffix, strict=True)]
         grid[0, 0].set_yticks([-number for number in range(len(rows))], ticks)
         grid[0, 0].tick_params(axis="y", labelcolor=figure_base.TEXT)
@@ -46,7 +47,8 @@ def cost(section: ranking.Section, slug: str) -> Figure | None:
         heads=("row", *(f"{title} {unit.symbol}" for title, unit, _ in panels)),
         cells=tuple(
             (
-                (f"{names.plain(row.device_name, 60)}, " if many else "") + labels[row.session, row.trial],
+                (f"{names.device_title(device_of[row.device_key], 60)}, " if many else "")
+                + labels[row.session, row.trial],
                 *(_text(value(row), unit) for _, unit, value in panels),
             )
             for row in rows
@@ -121,7 +123,7 @@ def heat(section: ranking.Section, slug: str) -> Figure | None:
     many = len(section.devices) > 1
     device_of = {device.key: device.device for device in section.devices}
     heads = [
-        (f"{names.plain(device_of[key], 26)}, " if many else "")
+        (f"{names.device_title(device_of[key], 30)}, " if many else "")
         + f"{names.runtime_title(runtime)} {names.delegate_title(delegate, runtime)}"
         for (key, runtime, delegate), _ in shown
     ]

@@ -41,7 +41,7 @@ def accuracy_against_latency(section: ranking.Section, slug: str) -> Figure | No
             figure_base.latency_axis(axes, lowest, highest, ctx.time.symbol, "median latency")
             axes.grid(axis="y")
             if len(devices) > 1:
-                axes.set_title(names.plain(device.device, 44), loc="left", color=figure_base.TEXT)
+                axes.set_title(names.device_title(device.device, 44), loc="left", color=figure_base.TEXT)
             _panel(axes, rows, fronts[device.key], ctx, factor)
         for axes in grid[:, 0]:
             axes.set_ylabel(f"{ctx.metric}, %" if factor == 100 else ctx.metric)
@@ -81,7 +81,8 @@ def _has_both(row: TrialRow) -> bool:
 
 
 def _behind(row: TrialRow, section: ranking.Section) -> str:
-    device = f"{names.plain(row.device_name, 60)}, " if len(section.devices) > 1 else ""
+    device = next(one.device for one in section.devices if one.key == row.device_key)
+    device = f"{names.device_title(device, 60)}, " if len(section.devices) > 1 else ""
     return device + figure_base.short_name(row)
 
 
@@ -247,7 +248,7 @@ def _relative_axis(axes: Any, quantiles: Sequence[Any]) -> tuple[float, float]:
 
 def _lane_suffix(row: TrialRow, device: ranking.DeviceRows, section: ranking.Section) -> str:
     mark = {"suspect": " (suspect)", "void": " (void)"}.get(ranking.group_of(row), "")
-    return mark + (f", {names.plain(device.device, 24)}" if len(section.devices) > 1 else "")
+    return mark + (f", {names.device_title(device.device, 30)}" if len(section.devices) > 1 else "")
 
 
 def _lane(axes: Any, base: float, values: Any, quantiles: Any, row: TrialRow, limits: tuple[float, float]) -> None:

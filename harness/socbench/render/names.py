@@ -87,6 +87,18 @@ def plain(text: object, limit: int | None = None) -> str:
     return line
 
 
+def device_title(title: object, limit: int) -> str:
+    """Return a device's title cut to ``limit``; the address in brackets, which tells two of one name apart, stays."""
+    text = plain(title)
+    start = text.rfind(" (") if text.endswith(")") else -1
+    if len(text) <= limit or start < 0:
+        return plain(text, limit)
+    address = text[start:]
+    if len(address) > limit - 4:
+        return f"{text[:2]}… (…{address[3 - limit + 4 :]}" if limit > 12 else plain(text, limit)
+    return text[: limit - len(address) - 1].rstrip() + "…" + address
+
+
 def runtime_title(runtime: str) -> str:
     """``onnxruntime`` -> ``ONNX Runtime``; an unknown one as it is."""
     return RUNTIME_TITLES.get(runtime, plain(runtime))
