@@ -3,7 +3,8 @@
 
 #define JOB_LIMIT (64u << 20)
 
-static void need(bool ok, const Json *value, const char *what, const char *where, ...) __attribute__((format(printf, 4, 5)));
+static void need(bool ok, const Json *value, const char *what, const char *where, ...)
+    __attribute__((format(printf, 4, 5)));
 static void need(bool ok, const Json *value, const char *what, const char *where, ...) {
   if (ok) return;
   Text shown = {0};
@@ -53,43 +54,54 @@ static void check_inputs(const Json *given, const char *where) {
     static const char *const texts[] = {"name", "dtype", "file"};
     need(is_object(tensor), tensor, "an object", "%s.inputs[%d]", where, index);
     for (size_t i = 0; i < COUNT(texts); i++)
-      need(is_text(member(tensor, texts[i])), member(tensor, texts[i]), "a text", "%s.inputs[%d].%s", where, index, texts[i]);
-    need(is_shape(member(tensor, "shape")), member(tensor, "shape"), "a list of sizes", "%s.inputs[%d].shape", where, index);
+      need(is_text(member(tensor, texts[i])), member(tensor, texts[i]), "a text", "%s.inputs[%d].%s", where, index,
+           texts[i]);
+    need(is_shape(member(tensor, "shape")), member(tensor, "shape"), "a list of sizes", "%s.inputs[%d].shape", where,
+         index);
   }
 }
 
 static void check_settings(const Json *settings, const char *where) {
   static const char *const times[] = {"min_time_s", "max_time_s", "warmup_max_s"};
-  static const struct { const char *name; int low; } counts[] = {{"min_count", 1}, {"warmup_min_count", 0}, {"max_count", 1}};
+  static const struct {
+    const char *name;
+    int low;
+  } counts[] = {{"min_count", 1}, {"warmup_min_count", 0}, {"max_count", 1}};
   need(is_object(settings), settings, "an object", "%s", where);
   for (size_t i = 0; i < COUNT(times); i++)
-    need(is_number(member(settings, times[i]), 0), member(settings, times[i]), "a number of at least 0", "%s.%s", where, times[i]);
+    need(is_number(member(settings, times[i]), 0), member(settings, times[i]), "a number of at least 0", "%s.%s", where,
+         times[i]);
   for (size_t i = 0; i < COUNT(counts); i++)
     need(is_int(member(settings, counts[i].name), counts[i].low, INT64_MAX), member(settings, counts[i].name),
          counts[i].low ? "an integer from 1" : "an integer from 0", "%s.%s", where, counts[i].name);
   const Json *rate = member(settings, "rate_hz");
   need(is_null(rate) || is_number(rate, 1e-6), rate, "a number over 0 or null", "%s.rate_hz", where);
   const Json *limit = member(settings, "max_temperature_milli_c");
-  need(is_null(limit) || is_int(limit, 1, INT64_MAX), limit, "an integer over 0 or null", "%s.max_temperature_milli_c", where);
+  need(is_null(limit) || is_int(limit, 1, INT64_MAX), limit, "an integer over 0 or null", "%s.max_temperature_milli_c",
+       where);
   const Json *busy = member(settings, "busy_cores");
   need(is_null(busy) || is_int(busy, 1, MAX_CPUS), busy, "an integer from 1 to 4096 or null", "%s.busy_cores", where);
 }
 
 static void check_trial(const Json *trial, const char *where) {
   static const char *const texts[] = {"runtime", "delegate", "format", "precision", "model", "scenario"};
-  static const char *const maybe[] = {"python", "runtime_dir"}, *const objects[] = {"options", "env"}, *const tensors[] = {"probe", "dataset"};
+  static const char *const maybe[] = {"python", "runtime_dir"}, *const objects[] = {"options", "env"},
+                           *const tensors[] = {"probe", "dataset"};
   need(is_object(trial), trial, "an object", "%s", where);
   for (size_t i = 0; i < COUNT(texts); i++)
     need(is_text(member(trial, texts[i])), member(trial, texts[i]), "a text", "%s.%s", where, texts[i]);
   for (size_t i = 0; i < COUNT(maybe); i++) {
     const Json *value = member(trial, maybe[i]);
-    need(is_null(value) || (value->type == JSON_STRING && value->plain), value, "a text or null", "%s.%s", where, maybe[i]);
+    need(is_null(value) || (value->type == JSON_STRING && value->plain), value, "a text or null", "%s.%s", where,
+         maybe[i]);
   }
-  need(is_int(member(trial, "threads"), 1, 4096), member(trial, "threads"), "an integer from 1 to 4096", "%s.threads", where);
+  need(is_int(member(trial, "threads"), 1, 4096), member(trial, "threads"), "an integer from 1 to 4096", "%s.threads",
+       where);
   const Json *batch = member(trial, "batch"), *cores = member(trial, "cores"), *shapes = member(trial, "shapes");
   need(!batch || is_int(batch, 1, INT64_MAX), batch, "an integer of at least 1", "%s.batch", where);
   bool ok = is_null(cores) || (cores->type == JSON_ARRAY && cores->count);
-  for (const Json *cpu = ok && cores ? cores->first : NULL; cpu; cpu = cpu->next) ok = ok && is_int(cpu, 0, MAX_CPUS - 1);
+  for (const Json *cpu = ok && cores ? cores->first : NULL; cpu; cpu = cpu->next)
+    ok = ok && is_int(cpu, 0, MAX_CPUS - 1);
   need(ok, cores, "a list of CPU numbers or null", "%s.cores", where);
   need(is_null(shapes) || is_object(shapes), shapes, "an object", "%s.shapes", where);
   for (const Json *shape = is_null(shapes) ? NULL : shapes->first; shape; shape = shape->next)
@@ -100,14 +112,17 @@ static void check_trial(const Json *trial, const char *where) {
   }
   const Json *env = member(trial, "env");
   for (const Json *value = is_null(env) ? NULL : env->first; value; value = value->next)
-    need(value->type == JSON_STRING && value->plain && *value->key && !strchr(value->key, '='), value, "a text", "%s.env.%s", where, value->key);
+    need(value->type == JSON_STRING && value->plain && *value->key && !strchr(value->key, '='), value, "a text",
+         "%s.env.%s", where, value->key);
   check_settings(member(trial, "settings"), textf("%s.settings", where));
-  for (size_t i = 0; i < COUNT(tensors); i++) check_inputs(member(trial, tensors[i]), textf("%s.%s", where, tensors[i]));
+  for (size_t i = 0; i < COUNT(tensors); i++)
+    check_inputs(member(trial, tensors[i]), textf("%s.%s", where, tensors[i]));
   uint64_t seed;
   const Json *given = member(trial, "input_seed");
   need(!given || uint_of(given, &seed), given, "an integer", "%s.input_seed", where);
   if (strcmp(member(trial, "scenario")->text, "accuracy") == 0)
-    need(!is_null(member(trial, "dataset")), member(trial, "dataset"), "given for scenario accuracy", "%s.dataset", where);
+    need(!is_null(member(trial, "dataset")), member(trial, "dataset"), "given for scenario accuracy", "%s.dataset",
+         where);
 }
 
 static bool is_baseline(const Json *value) {
@@ -129,20 +144,25 @@ static void check_repetitions(const Json *repetitions, const Json *trials) {
   int index = 0;
   for (const Json *entry = repetitions->first; entry; entry = entry->next, index++) {
     need(is_object(entry), entry, "an object", "repetitions[%d]", index);
-    const Json *trial = member(entry, "trial"), *number = member(entry, "repetition"), *deadline = member(entry, "deadline_s");
-    need(is_text(trial) && member(trials, trial->text), trial, "the name of a trial of this job", "repetitions[%d].trial", index);
+    const Json *trial = member(entry, "trial"), *number = member(entry, "repetition"),
+               *deadline = member(entry, "deadline_s");
+    need(is_text(trial) && member(trials, trial->text), trial, "the name of a trial of this job",
+         "repetitions[%d].trial", index);
     need(is_int(number, 0, INT32_MAX), number, "an integer of at least 0", "repetitions[%d].repetition", index);
     for (const Json *other = repetitions->first; other != entry; other = other->next)
-      need(strcmp(member(other, "trial")->text, trial->text) || strcmp(member(other, "repetition")->text, number->text), number,
-           "there only once", "repetitions[%d].repetition", index);
-    need(is_number(deadline, 0) && deadline->number > 0, deadline, "a number over 0", "repetitions[%d].deadline_s", index);
+      need(strcmp(member(other, "trial")->text, trial->text) || strcmp(member(other, "repetition")->text, number->text),
+           number, "there only once", "repetitions[%d].repetition", index);
+    need(is_number(deadline, 0) && deadline->number > 0, deadline, "a number over 0", "repetitions[%d].deadline_s",
+         index);
     const Json *cool = member(entry, "cool_down");
     need(is_null(cool) || is_object(cool), cool, "an object or null", "repetitions[%d].cool_down", index);
     for (size_t i = 0; i < COUNT(cools); i++)
       if (!is_null(member(cool, cools[i])))
-        need(is_number(member(cool, cools[i]), 0), member(cool, cools[i]), "a number of at least 0", "repetitions[%d].cool_down.%s", index, cools[i]);
+        need(is_number(member(cool, cools[i]), 0), member(cool, cools[i]), "a number of at least 0",
+             "repetitions[%d].cool_down.%s", index, cools[i]);
     const Json *baseline = member(cool, "baseline");
-    need(is_null(baseline) || is_baseline(baseline), baseline, "an object of temperatures, caps and status", "repetitions[%d].cool_down.baseline", index);
+    need(is_null(baseline) || is_baseline(baseline), baseline, "an object of temperatures, caps and status",
+         "repetitions[%d].cool_down.baseline", index);
   }
 }
 
@@ -152,20 +172,23 @@ static void check_job(const Json *job) {
   if (!is_int(protocol, PROTOCOL, PROTOCOL)) {
     Text said = {0};
     add_json(&said, protocol);
-    fail("protocol_version", "use host and agent of the same socbench version", "the job speaks protocol %s and this agent speaks %d",
-         said.data, PROTOCOL);
+    fail("protocol_version", "use host and agent of the same socbench version",
+         "the job speaks protocol %s and this agent speaks %d", said.data, PROTOCOL);
   }
-  const Json *session = member(job, "session"), *orphan = member(job, "orphan_after_s"), *telemetry = member(job, "telemetry");
+  const Json *session = member(job, "session"), *orphan = member(job, "orphan_after_s"),
+             *telemetry = member(job, "telemetry");
   need(session && session->type == JSON_STRING, session, "a text", "session");
-  need(is_null(orphan) || (is_number(orphan, 0) && orphan->number > 0), orphan, "a number over 0 or null", "orphan_after_s");
+  need(is_null(orphan) || (is_number(orphan, 0) && orphan->number > 0), orphan, "a number over 0 or null",
+       "orphan_after_s");
   need(is_null(telemetry) || is_object(telemetry), telemetry, "an object or null", "telemetry");
   static const char *const intervals[] = {"interval_s", "slow_interval_s"};
   for (size_t i = 0; i < COUNT(intervals); i++)
-    need(!member(telemetry, intervals[i]) || is_number(member(telemetry, intervals[i]), 0.01), member(telemetry, intervals[i]),
-         "a number of at least 0.01", "telemetry.%s", intervals[i]);
+    need(!member(telemetry, intervals[i]) || is_number(member(telemetry, intervals[i]), 0.01),
+         member(telemetry, intervals[i]), "a number of at least 0.01", "telemetry.%s", intervals[i]);
   const Json *trials = member(job, "trials");
   need(is_object(trials), trials, "an object", "trials");
-  for (const Json *trial = trials->first; trial; trial = trial->next) check_trial(trial, textf("trials.%s", trial->key));
+  for (const Json *trial = trials->first; trial; trial = trial->next)
+    check_trial(trial, textf("trials.%s", trial->key));
   check_repetitions(member(job, "repetitions"), trials);
 }
 

@@ -11,7 +11,8 @@ typedef struct {
 static Json *value_at(Reader *reader, int depth);
 
 static void skip_space(Reader *reader) {
-  while (reader->at < reader->end && (*reader->at == ' ' || *reader->at == '\t' || *reader->at == '\n' || *reader->at == '\r'))
+  while (reader->at < reader->end &&
+         (*reader->at == ' ' || *reader->at == '\t' || *reader->at == '\n' || *reader->at == '\r'))
     reader->at++;
 }
 
@@ -32,7 +33,10 @@ static int hex4(Reader *reader) {
   if (reader->end - reader->at < 4) return -1;
   for (int i = 0; i < 4; i++) {
     char c = *reader->at++;
-    int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    int digit = c >= '0' && c <= '9'   ? c - '0'
+                : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                       : -1;
     if (digit < 0) return -1;
     value = value * 16 + digit;
   }
@@ -74,7 +78,8 @@ static char *string_at(Reader *reader, size_t *size) {
     }
     int code = escape == 'u' ? hex4(reader) : -1;
     if (code < 0) return wrong(reader, "an escape that is none");
-    if (code >= 0xD800 && code < 0xDC00 && reader->end - reader->at >= 6 && reader->at[0] == '\\' && reader->at[1] == 'u') {
+    if (code >= 0xD800 && code < 0xDC00 && reader->end - reader->at >= 6 && reader->at[0] == '\\' &&
+        reader->at[1] == 'u') {
       Reader ahead = *reader;
       ahead.at += 2;
       int low = hex4(&ahead);
@@ -179,7 +184,7 @@ static Json *value_at(Reader *reader, int depth) {
   }
 }
 
-/* Returns the tree, or NULL and what is wrong. Memory is given back by the process's end. */
+/* Returns the tree, or NULL and what is wrong. */
 Json *json_parse(const char *text, size_t size, const char **problem) {
   Reader reader = {text, text + size, NULL};
   Json *value = value_at(&reader, 0);
@@ -189,6 +194,17 @@ Json *json_parse(const char *text, size_t size, const char **problem) {
   }
   *problem = reader.problem;
   return value;
+}
+
+void json_free(Json *value) {
+  while (value) {
+    Json *next = value->next;
+    json_free(value->first);
+    free((char *)value->text);
+    free((char *)value->key);
+    free(value);
+    value = next;
+  }
 }
 
 const Json *member(const Json *object, const char *name) {
@@ -243,7 +259,10 @@ static unsigned next_code(const unsigned char **at, const unsigned char *end) {
     if (((*at)[i] & 0xC0) != 0x80) return 0xFFFD;
     code = code << 6 | ((*at)[i] & 0x3F);
   }
-  if (code < (more == 2 ? 0x800u : more == 3 ? 0x10000u : 0x80u) || (code >= 0xD800 && code < 0xE000) || code > 0x10FFFF)
+  if (code < (more == 2   ? 0x800u
+              : more == 3 ? 0x10000u
+                          : 0x80u) ||
+      (code >= 0xD800 && code < 0xE000) || code > 0x10FFFF)
     return 0xFFFD;
   *at += more;
   return code;
@@ -300,3 +319,32 @@ void add_int_or_null(Text *text, int64_t value, bool known) {
   if (known) addf(text, "%lld", (long long)value);
   else add(text, "null");
 }
+
+/* Puts a comma where one is due: not at the beginning of an object or a list. */
+void comma(Text *text) {
+  if (text->size && !strchr("{[,", text->data[text->size - 1])) add(text, ",");
+}
+
+void put(Text *text, const char *name, const char *json) {
+  comma(text);
+  add_string(text, name);
+  add(text, ":");
+  add(text, json);
+}
+
+void put_string(Text *text, const char *name, const char *value) {
+  put(text, name, "");
+  add_string(text, value);
+}
+
+void put_int(Text *text, const char *name, int64_t value) {
+  put(text, name, "");
+  addf(text, "%lld", (long long)value);
+}
+
+void put_known(Text *text, const char *name, int64_t value, bool known) {
+  put(text, name, "");
+  add_int_or_null(text, value, known);
+}
+
+void put_bool(Text *text, const char *name, bool value) { put(text, name, value ? "true" : "false"); }

@@ -1,89 +1,20 @@
-/* LiteRT's compiled models: the LiteRt* functions of libLiteRt.so. The declarations restate, as far as they are used,
- * those of LiteRT's C headers (Apache-2.0, Copyright Google LLC; see NOTICE). */
-#include "litert.h"
+/* LiteRT's compiled models: the LiteRt* functions of libLiteRt.so. */
+#include "litert_compiled.h"
 
-typedef struct { int type; union { bool flag; int64_t integer; const char *string; } value; } Any;
-typedef struct { int tag; Any value; } EnvironmentOption;
-typedef struct { unsigned rank : 7, has_strides : 1; int32_t dimensions[8]; uint32_t strides[8]; } Layout;
-typedef struct { int element_type; Layout layout; } RankedType;
-typedef struct { float scale; int64_t zero_point; } PerTensor;
-typedef struct { size_t total, in_use, private_bytes; } MemoryUsage;
-typedef struct {
-  const char *tag;
-  int type;
-  uint64_t start_us, elapsed_us;
-  MemoryUsage begin, end;
-  uint64_t metadata1, metadata2;
-  int source;
-} ProfilerEvent;
-enum { ANY_STRING = 8, COMPILER_DIR = 0, DISPATCH_DIR = 1, RUNTIME_DIR = 22 };
-enum { ACCELERATE_CPU = 1, ACCELERATE_GPU = 2, ACCELERATE_NPU = 4, READ_LOCK = 0, WRITE_LOCK = 1 };
-enum { RUN_EVENT = 1, OPERATOR_EVENT = 2, INSIDE_DELEGATE_EVENT = 8, PROFILE_RUNS = 10 };
+struct LiteRt lite;
 
-/* X(result, name, parameters): what is used of the library. */
-#define FUNCTIONS(X)                                                                                       \
-  X(int, CreateEnvironment, (int, const EnvironmentOption *, void **))                                     \
-  X(int, CreateModelFromFile, (void *, const char *, void **))                                             \
-  X(int, CreateOptions, (void **))                                                                         \
-  X(int, SetOptionsHardwareAccelerators, (void *, int))                                                    \
-  X(int, CreateOpaqueOptions, (const char *, void *, void (*)(void *), void **))                           \
-  X(int, AddOpaqueOptions, (void *, void *))                                                               \
-  X(int, CreateCompiledModel, (void *, void *, void *, void **))                                           \
-  X(int, CompiledModelIsFullyAccelerated, (void *, bool *))                                                \
-  X(int, CompiledModelIsNonCpuFullyAccelerated, (void *, bool *))                                          \
-  X(int, GetModelSignature, (void *, size_t, void **))                                                     \
-  X(int, GetNumSignatureInputs, (void *, size_t *))                                                        \
-  X(int, GetNumSignatureOutputs, (void *, size_t *))                                                       \
-  X(int, GetSignatureInputName, (void *, size_t, const char **))                                           \
-  X(int, GetSignatureInputTensorByIndex, (void *, size_t, void **))                                        \
-  X(int, GetSignatureOutputTensorByIndex, (void *, size_t, void **))                                       \
-  X(int, GetTensorName, (void *, const char **))                                                           \
-  X(int, GetRankedTensorType, (void *, RankedType *))                                                      \
-  X(int, GetQuantizationTypeId, (void *, int *))                                                           \
-  X(int, GetPerTensorQuantization, (void *, PerTensor *))                                                  \
-  X(int, CompiledModelResizeInputTensorNonStrict, (void *, size_t, size_t, const int *, size_t))           \
-  X(int, GetCompiledModelOutputTensorLayouts, (void *, size_t, size_t, Layout *, bool))                    \
-  X(int, GetCompiledModelInputBufferRequirements, (void *, size_t, size_t, void **))                       \
-  X(int, GetCompiledModelOutputBufferRequirements, (void *, size_t, size_t, void **))                      \
-  X(int, CreateManagedTensorBufferFromRequirements, (void *, const RankedType *, void *, void **))         \
-  X(int, LockTensorBuffer, (void *, void **, int))                                                         \
-  X(int, UnlockTensorBuffer, (void *))                                                                     \
-  X(int, RunCompiledModel, (void *, size_t, size_t, void **, size_t, void **))                             \
-  X(int, GetNumAccelerators, (void *, size_t *))                                                           \
-  X(int, GetAccelerator, (void *, size_t, void **))                                                        \
-  X(int, GetAcceleratorName, (void *, const char **))                                                      \
-  X(int, GetAcceleratorHardwareSupport, (void *, int *))                                                   \
-  X(int, CompiledModelGetProfiler, (void *, void **))                                                      \
-  X(int, StartProfiler, (void *))                                                                          \
-  X(int, StopProfiler, (void *))                                                                           \
-  X(int, GetNumProfilerEvents, (void *, int *))                                                            \
-  X(int, GetProfilerEvents, (void *, int, ProfilerEvent *))
-static struct {
-#define DECLARE(result, name, parameters) result(*name) parameters;
-  FUNCTIONS(DECLARE)
-} lite;
-
-static const struct { const char *delegate, *kernels, *library; int hardware; } WAYS[] = {
-    {"cpu:xnnpack", "delegate", NULL, ACCELERATE_CPU},
-    {"cpu:builtin", "builtin", NULL, ACCELERATE_CPU},
-    {"cpu:reference", "reference", NULL, ACCELERATE_CPU},
-    {"gpu:opencl", NULL, "libLiteRtClGlAccelerator.so libLiteRtOpenClAccelerator.so libLiteRtGpuAccelerator.so", ACCELERATE_GPU},
-    {"gpu:webgpu", NULL, "libLiteRtWebGpuAccelerator.so", ACCELERATE_GPU},
-    {"npu:qualcomm", NULL, "libLiteRtDispatch_Qualcomm.so", ACCELERATE_NPU},
-    {"npu:mediatek", NULL, "libLiteRtDispatch_MediaTek.so libLiteRtDispatch_Mediatek.so", ACCELERATE_NPU},
-    {"npu:google", NULL, "libLiteRtDispatch_GoogleTensor.so", ACCELERATE_NPU},
-    {"npu:samsung", NULL, "libLiteRtDispatch_Samsung.so", ACCELERATE_NPU},
-    {"npu:intel", NULL, "libLiteRtDispatch_IntelOpenvino.so", ACCELERATE_NPU}};
-
-typedef struct {
-  Session base;
-  void *environment, *model, *compiled, *signature;
-  void **inputs, **outputs; /* tensor buffers */
-  void **readable;
-  Layout *layouts;
-  bool *resized, profiled;
-  int way;
-} CompiledSession;
+static const struct { const char *delegate, *kernels, *library; int hardware;
+} WAYS[] = {{"cpu:xnnpack", "delegate", NULL, ACCELERATE_CPU},
+            {"cpu:builtin", "builtin", NULL, ACCELERATE_CPU},
+            {"cpu:reference", "reference", NULL, ACCELERATE_CPU},
+            {"gpu:opencl", NULL, "libLiteRtClGlAccelerator.so libLiteRtOpenClAccelerator.so libLiteRtGpuAccelerator.so",
+             ACCELERATE_GPU},
+            {"gpu:webgpu", NULL, "libLiteRtWebGpuAccelerator.so", ACCELERATE_GPU},
+            {"npu:qualcomm", NULL, "libLiteRtDispatch_Qualcomm.so", ACCELERATE_NPU},
+            {"npu:mediatek", NULL, "libLiteRtDispatch_MediaTek.so libLiteRtDispatch_Mediatek.so", ACCELERATE_NPU},
+            {"npu:google", NULL, "libLiteRtDispatch_GoogleTensor.so", ACCELERATE_NPU},
+            {"npu:samsung", NULL, "libLiteRtDispatch_Samsung.so", ACCELERATE_NPU},
+            {"npu:intel", NULL, "libLiteRtDispatch_IntelOpenvino.so", ACCELERATE_NPU}};
 
 static char *folder;
 
@@ -136,22 +67,22 @@ static const char *accelerator_name(void *environment, int hardware) {
     void *accelerator;
     const char *name = NULL;
     int bits = 0;
-    if (lite.GetAccelerator(environment, i, &accelerator) || lite.GetAcceleratorHardwareSupport(accelerator, &bits)) continue;
+    if (lite.GetAccelerator(environment, i, &accelerator) || lite.GetAcceleratorHardwareSupport(accelerator, &bits))
+      continue;
     if (bits & hardware && !lite.GetAcceleratorName(accelerator, &name)) return name;
   }
   return NULL;
 }
 
-static int compile(CompiledSession *self, int hardware, bool profiled) {
+int compile(CompiledSession *self, int hardware, bool profiled) {
   void *options;
-  int64_t threads = 1;
-  const char *precision = member(self->base.trial, "precision")->text;
-  int_in(member(self->base.trial, "threads"), 1, 4096, &threads);
+  const Json *trial = self->base.trial;
   check(lite.CreateOptions(&options), "make options");
   check(lite.SetOptionsHardwareAccelerators(options, hardware), "choose an accelerator");
   const char *kernels = WAYS[self->way].kernels ? WAYS[self->way].kernels : "delegate";
-  add_options(options, "xnnpack", textf("kernel_mode = \"%s\"\nnum_threads = %lld\n", kernels, (long long)threads));
-  if (hardware & ACCELERATE_GPU) add_options(options, "gpu_options", textf("precision = %d\n", strcmp(precision, "fp32") == 0 ? 2 : 1));
+  add_options(options, "xnnpack", textf("kernel_mode = \"%s\"\nnum_threads = %d\n", kernels, threads_of(trial)));
+  if (hardware & ACCELERATE_GPU)
+    add_options(options, "gpu_options", textf("precision = %d\n", asks(trial, "precision", "fp32") ? 2 : 1));
   if (profiled) add_options(options, "runtime_options_string", textf("enable_profiling = true\n"));
   return lite.CreateCompiledModel(self->environment, self->model, options, &self->compiled);
 }
@@ -167,8 +98,10 @@ static void read_tensor(void *tensor, Tensor *into) {
   into->dtype = litert_dtype(type.element_type);
   into->rank = type.layout.rank;
   for (int d = 0; d < into->rank; d++) into->shape[d] = type.layout.dimensions[d] < 0 ? -1 : type.layout.dimensions[d];
-  if (into->dtype == DTYPE_NONE) fail("op_unsupported", NULL, "tensor %s has a type that this agent does not handle", name);
-  if (lite.GetQuantizationTypeId(tensor, &quantization) == 0 && quantization == 1 && lite.GetPerTensorQuantization(tensor, &scale) == 0 && scale.scale != 0) {
+  if (into->dtype == DTYPE_NONE)
+    fail("op_unsupported", NULL, "tensor %s has a type that this agent does not handle", name);
+  if (lite.GetQuantizationTypeId(tensor, &quantization) == 0 && quantization == 1 &&
+      lite.GetPerTensorQuantization(tensor, &scale) == 0 && scale.scale != 0) {
     into->quantized = true;
     into->scale = scale.scale;
     into->zero_point = scale.zero_point;
@@ -203,24 +136,31 @@ static void read_tensors(CompiledSession *self) {
 static void *make_buffer(CompiledSession *self, bool input, size_t index) {
   void *tensor, *requirements, *buffer;
   RankedType type;
-  check((input ? lite.GetSignatureInputTensorByIndex : lite.GetSignatureOutputTensorByIndex)(self->signature, index, &tensor), "give a tensor");
+  check((input ? lite.GetSignatureInputTensorByIndex : lite.GetSignatureOutputTensorByIndex)(self->signature, index,
+                                                                                             &tensor),
+        "give a tensor");
   check(lite.GetRankedTensorType(tensor, &type), "give a type");
   if (input)
-    for (int d = 0; d < self->base.inputs[index].rank; d++) type.layout.dimensions[d] = (int32_t)self->base.inputs[index].shape[d];
+    for (int d = 0; d < self->base.inputs[index].rank; d++)
+      type.layout.dimensions[d] = (int32_t)self->base.inputs[index].shape[d];
   else
     type.layout = self->layouts[index];
-  check((input ? lite.GetCompiledModelInputBufferRequirements : lite.GetCompiledModelOutputBufferRequirements)(self->compiled, 0, index, &requirements), "describe a buffer");
+  check((input ? lite.GetCompiledModelInputBufferRequirements : lite.GetCompiledModelOutputBufferRequirements)(
+            self->compiled, 0, index, &requirements),
+        "describe a buffer");
   check(lite.CreateManagedTensorBufferFromRequirements(self->environment, &type, requirements, &buffer), "allocate");
   return buffer;
 }
 
-static void make_buffers(CompiledSession *self) {
+void make_buffers(CompiledSession *self) {
   Session *session = &self->base;
   for (int i = 0; i < session->input_count; i++) {
     int sizes[MAX_RANK];
     for (int d = 0; d < session->inputs[i].rank; d++) sizes[d] = (int)session->inputs[i].shape[d];
-    if (self->resized[i] && lite.CompiledModelResizeInputTensorNonStrict(self->compiled, 0, (size_t)i, sizes, (size_t)session->inputs[i].rank))
-      fail("shape_mismatch", NULL, "input %s of %s cannot take the shape asked for", session->inputs[i].name, base_name(session->model));
+    if (self->resized[i] && lite.CompiledModelResizeInputTensorNonStrict(self->compiled, 0, (size_t)i, sizes,
+                                                                         (size_t)session->inputs[i].rank))
+      fail("shape_mismatch", NULL, "input %s of %s cannot take the shape asked for", session->inputs[i].name,
+           base_name(session->model));
   }
   self->layouts = take(sizeof *self->layouts * (size_t)session->output_count);
   self->inputs = take(sizeof *self->inputs * (size_t)session->input_count);
@@ -232,10 +172,22 @@ static void make_buffers(CompiledSession *self) {
   for (int i = 0; i < session->output_count; i++) self->outputs[i] = make_buffer(self, false, (size_t)i);
 }
 
+/* Outputs lie in buffers that are made before the run: one whose size the model itself computes has none. */
+static char *problem_of(const Session *session, int status) {
+  for (int i = 0; i < session->output_count; i++)
+    if (element_count(session->outputs[i].shape, session->outputs[i].rank) < 0)
+      return textf(
+          "LiteRT's status is %d; the file leaves the shape of output %s open, and compiled models can't give one "
+          "that is computed as it runs: use the interpreter's library (libtensorflowlite_c.so or _jni.so)",
+          status, session->outputs[i].name);
+  return textf("LiteRT's status is %d", status);
+}
+
 static bool run_only(Session *session) {
   CompiledSession *self = (CompiledSession *)session;
-  int status = lite.RunCompiledModel(self->compiled, 0, (size_t)session->input_count, self->inputs, (size_t)session->output_count, self->outputs);
-  if (status) session->problem = textf("LiteRT's status is %d", status);
+  int status = lite.RunCompiledModel(self->compiled, 0, (size_t)session->input_count, self->inputs,
+                                     (size_t)session->output_count, self->outputs);
+  if (status) session->problem = problem_of(session, status);
   return status == 0;
 }
 
@@ -255,9 +207,8 @@ static void bind(Session *session, void *const *buffers) {
   CompiledSession *self = (CompiledSession *)session;
   for (int i = 0; i < session->input_count; i++) {
     void *into;
-    size_t size = (size_t)element_count(session->inputs[i].shape, session->inputs[i].rank) * dtype_size(session->inputs[i].dtype);
     check(lite.LockTensorBuffer(self->inputs[i], &into, WRITE_LOCK), "take an input");
-    memcpy(into, buffers[i], size);
+    memcpy(into, buffers[i], tensor_bytes(&session->inputs[i]));
     check(lite.UnlockTensorBuffer(self->inputs[i]), "take an input");
   }
 }
@@ -270,7 +221,8 @@ static const void *output(Session *session, int index, Dtype *dtype, int64_t *sh
   *rank = self->layouts[index].rank;
   for (int d = 0; d < *rank; d++) shape[d] = self->layouts[index].dimensions[d];
   int64_t elements = element_count(shape, *rank);
-  if (elements < 0 || index >= (int)COUNT(copies)) fail("run_failed", NULL, "output %s can't be read", session->outputs[index].name);
+  if (elements < 0 || index >= (int)COUNT(copies))
+    fail("run_failed", NULL, "output %s can't be read", session->outputs[index].name);
   size_t size = (size_t)elements * dtype_size(*dtype);
   free(copies[index]);
   copies[index] = take(size);
@@ -281,98 +233,31 @@ static const void *output(Session *session, int index, Dtype *dtype, int64_t *sh
 }
 
 /* Says what ran: the flags of the compiled model, and the counts of the log where it has them. */
-static void describe(CompiledSession *self, const char *log, const TfliteFacts *facts, bool alone) {
+static void describe(CompiledSession *self, const char *log, const TfliteFacts *facts) {
   Session *session = &self->base;
-  bool full = false, without_cpu = false, cpu = WAYS[self->way].hardware == ACCELERATE_CPU;
+  bool full = false, without_cpu = false, cpu = self->hardware == ACCELERATE_CPU;
+  bool alone = cpu || !(self->hardware & ACCELERATE_CPU);
   lite.CompiledModelIsFullyAccelerated(self->compiled, &full);
   lite.CompiledModelIsNonCpuFullyAccelerated(self->compiled, &without_cpu);
-  addf(&session->details, "\"fully_accelerated\":%s,\"non_cpu_fully_accelerated\":%s,\"macs_by_precision\":%s", full ? "true" : "false",
-       without_cpu ? "true" : "false", facts->macs.size ? facts->macs.data : "{}");
+  put_bool(&session->details, "fully_accelerated", full);
+  put_bool(&session->details, "non_cpu_fully_accelerated", without_cpu);
+  put(&session->details, "macs_by_precision", facts->macs.size ? facts->macs.data : "{}");
   litert_described(session, log, facts);
   if (cpu) {
     session->precision = facts->precision;
     session->accelerator = cpu_name();
     bool delegated = self->way == 0;
-    if (!delegated || full) session->nodes_delegated = session->nodes_total, session->delegation = "full", session->evidence_kind = "reported";
+    if (!delegated || full)
+      session->nodes_delegated = session->nodes_total, session->delegation = "full",
+      session->evidence_kind = "reported";
     if (!delegated) session->partitions = 1;
     return;
   }
   session->accelerator = accelerator_name(self->environment, WAYS[self->way].hardware);
-  if (without_cpu) session->nodes_delegated = session->nodes_total, session->delegation = "full", session->evidence_kind = "reported";
-  else if (strcmp(session->delegation, "full") == 0 && !alone) session->delegation = "unknown", session->evidence_kind = "none";
-}
-
-typedef struct {
-  const char *tag;
-  uint64_t us, node;
-  int calls, type;
-} Row;
-
-/* Adds up the events by their place in a run (nodes of one kind share a tag), and counts over the first run which nodes
- * builtin kernels ran and into how many parts the delegate's operators fall. */
-static int add_up(const ProfilerEvent *events, int count, Row *all, int *builtin, int *parts) {
-  int found = 0, place = 0, runs = 0;
-  bool inside = false;
-  for (int i = 0; i < count; i++) {
-    if (!events[i].tag) continue;
-    if (events[i].type == RUN_EVENT && strcmp(events[i].tag, "Invoke") == 0) place = 0, runs++, inside = false;
-    if (!(events[i].type & (OPERATOR_EVENT | INSIDE_DELEGATE_EVENT))) continue;
-    int k = place;
-    while (k < found && (strcmp(all[k].tag, events[i].tag) || all[k].type != events[i].type)) k++;
-    if (k == found) all[found++] = (Row){events[i].tag, 0, events[i].metadata1, 0, events[i].type};
-    place = k + 1;
-    all[k].us += events[i].elapsed_us;
-    all[k].calls++;
-    if (runs > 1) continue;
-    if (events[i].type == OPERATOR_EVENT) (*builtin)++, inside = false;
-    else if (!inside) (*parts)++, inside = true;
-  }
-  return found;
-}
-
-/* LiteRT's own profiler, in a session of its own: nodes that builtin kernels run, and operators inside a delegate. With
- * XNNPACK that counts what it took over, which the C API does not tell otherwise. */
-bool compiled_profile(Session *session, void *const *buffers, Text *rows) {
-  CompiledSession *first = (CompiledSession *)session, self = *first;
-  void *profiler;
-  int count = 0, builtin = 0, parts = 0;
-  self.base.details = (Text){0};
-  first->profiled = true;
-  capture_log_begin();
-  int status = compile(&self, WAYS[self.way].hardware, true);
-  if (!status) make_buffers(&self);
-  free(capture_log_end());
-  if (status || lite.CompiledModelGetProfiler(self.compiled, &profiler)) return false;
-  bind(&self.base, buffers);
-  if (!run_and_read(&self.base) || lite.StartProfiler(profiler)) return false;
-  for (int i = 0; i < PROFILE_RUNS; i++)
-    if (!run_and_read(&self.base)) return false;
-  lite.StopProfiler(profiler);
-  if (lite.GetNumProfilerEvents(profiler, &count) || count <= 0) return false;
-  ProfilerEvent *events = take(sizeof *events * (size_t)count);
-  Row *all = take(sizeof *all * (size_t)count);
-  if (lite.GetProfilerEvents(profiler, count, events)) return false;
-  int found = add_up(events, count, all, &builtin, &parts);
-  add(rows, "[");
-  for (int k = 0; k < found; k++) {
-    int calls = all[k].calls / PROFILE_RUNS;
-    bool own = all[k].type == OPERATOR_EVENT;
-    addf(rows, "%s[%d,", k ? "," : "", k);
-    add_string(rows, all[k].tag);
-    add(rows, ",");
-    add_string(rows, own ? textf("%s:%llu", all[k].tag, (unsigned long long)all[k].node) : all[k].tag);
-    addf(rows, ",\"%s\",%lld,%d]", own ? "builtin" : session->delegate, (long long)(all[k].us * 1000 / PROFILE_RUNS), calls ? calls : 1);
-  }
-  add(rows, "]");
-  if (first->way == 0 && session->nodes_total > 0 && builtin <= session->nodes_total) {
-    session->nodes_delegated = session->nodes_total - builtin;
-    session->partitions = parts;
-    session->delegation = !builtin ? "full" : session->nodes_delegated ? "partial" : "fell_back";
-    session->evidence_kind = "counted";
-    session->better = true;
-    if (!session->nodes_delegated) session->delegate = "cpu:builtin";
-  }
-  return found > 0;
+  if (without_cpu)
+    session->nodes_delegated = session->nodes_total, session->delegation = "full", session->evidence_kind = "reported";
+  else if (strcmp(session->delegation, "full") == 0 && !alone)
+    session->delegation = "unknown", session->evidence_kind = "none";
 }
 
 static void evidence(Session *session) {
@@ -380,46 +265,46 @@ static void evidence(Session *session) {
   Text rows = {0};
   if (!self->profiled && strcmp(session->delegation, "unknown") == 0) {
     void **buffers = take(sizeof *buffers * (size_t)session->input_count);
-    for (int i = 0; i < session->input_count; i++)
-      buffers[i] = take((size_t)element_count(session->inputs[i].shape, session->inputs[i].rank) * dtype_size(session->inputs[i].dtype));
+    for (int i = 0; i < session->input_count; i++) buffers[i] = take(tensor_bytes(&session->inputs[i]));
     compiled_profile(session, buffers, &rows);
   }
 }
 
+/* Compiles for the delegate alone; where that fails, beside the CPU: then it is said that some were left to it. */
+static int compile_for_delegate(CompiledSession *self) {
+  self->hardware = WAYS[self->way].hardware;
+  int status = compile(self, self->hardware, false);
+  if (!status || self->hardware == ACCELERATE_CPU) return status;
+  self->hardware |= ACCELERATE_CPU;
+  return compile(self, self->hardware, false);
+}
+
 Session *compiled_load(const char *model, const Json *trial) {
-  CompiledSession *self = take(sizeof *self);
-  Session *session = &self->base;
+  Session *session = new_session(sizeof(CompiledSession), model, trial);
+  CompiledSession *self = (CompiledSession *)session;
   TfliteFacts facts = {0};
   int before = thread_count();
-  session->trial = trial;
-  session->model = model;
-  session->delegate = member(trial, "delegate")->text;
   session->version = litert_version(folder);
   self->way = way_of(session->delegate);
-  if (!tflite_facts(model, &facts)) fail("model_invalid", NULL, "%s is not a model that LiteRT can load: it is no .tflite file", base_name(model));
+  if (!tflite_facts(model, &facts))
+    fail("model_invalid", NULL, "%s is not a model that LiteRT can load: it is no .tflite file", base_name(model));
   capture_log_begin();
   self->environment = environment_of();
   int status = lite.CreateModelFromFile(self->environment, model, &self->model);
   int64_t begin_ns = monotonic_ns();
-  bool alone = true;
-  int hardware = WAYS[self->way].hardware;
   if (!status) {
     read_tensors(self);
-    status = compile(self, hardware, false);
-    if (status && hardware != ACCELERATE_CPU) { /* some nodes may be left to the CPU: then it is said that they were */
-      alone = false;
-      status = compile(self, hardware | ACCELERATE_CPU, false);
-    }
+    status = compile_for_delegate(self);
   }
   session->compile_ns = monotonic_ns() - begin_ns;
   if (!status) make_buffers(self);
   char *log = capture_log_end();
   if (status) litert_failed(model, session->delegate, log, false);
   session->threads = thread_count() - before + 1;
-  session->run = hardware == ACCELERATE_CPU ? run_only : run_and_read;
+  session->run = self->hardware == ACCELERATE_CPU ? run_only : run_and_read;
   session->bind = bind;
   session->output = output;
   session->evidence = evidence;
-  describe(self, log, &facts, alone);
+  describe(self, log, &facts);
   return session;
 }

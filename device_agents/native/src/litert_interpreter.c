@@ -1,6 +1,6 @@
-/* The TFLite interpreter through its C API. The declarations restate, as far as they are used, those of TensorFlow Lite's
- * C headers (Apache-2.0, Copyright The TensorFlow Authors; see NOTICE). Structures that a later version may have made
- * longer are declared with room to spare: the library fills in as much as it knows. */
+/* The TFLite interpreter through its C API. The declarations restate, as far as they are used, those of TensorFlow
+ * Lite's C headers (Apache-2.0, Copyright The TensorFlow Authors; see NOTICE). Structures that a later version may
+ * have made longer are declared with room to spare: the library fills in as much as it knows. */
 #include "litert.h"
 
 typedef struct { float scale; int32_t zero_point; } Quantization;
@@ -54,8 +54,12 @@ static struct {
   FUNCTIONS(DECLARE)
 } lite;
 
-static const struct { const char *name, *file; } EXTERNAL[] = {{"qualcomm", "libQnnTFLiteDelegate.so"}, {"mediatek", "libneuron_delegate.so"},
-                                                               {"edgetpu", "libedgetpu.so.1"},          {"armnn", "libarmnnDelegate.so"}};
+static const struct {
+  const char *name, *file;
+} EXTERNAL[] = {{"qualcomm", "libQnnTFLiteDelegate.so"},
+                {"mediatek", "libneuron_delegate.so"},
+                {"edgetpu", "libedgetpu.so.1"},
+                {"armnn", "libarmnnDelegate.so"}};
 
 typedef struct {
   Session base;
@@ -88,10 +92,12 @@ static char *external_path(const char *delegate) {
 /* Before the library is open: whether it is the one to ask for this delegate. */
 bool interpreter_has(const char *delegate) {
   static const char *const names[] = {"cpu:xnnpack", "gpu:opencl", "gpu:gl", "nnapi"};
-  static const char *const symbols[] = {"TfLiteXNNPackDelegateCreate", "TfLiteGpuDelegateV2Create", "TfLiteGpuDelegateV2Create", "TfLiteNnapiDelegateCreate"};
+  static const char *const symbols[] = {"TfLiteXNNPackDelegateCreate", "TfLiteGpuDelegateV2Create",
+                                        "TfLiteGpuDelegateV2Create", "TfLiteNnapiDelegateCreate"};
   for (size_t i = 0; i < COUNT(names); i++)
     if (strcmp(names[i], delegate) == 0) {
-      bool beside = folder && strncmp(delegate, "gpu:", 4) == 0 && exists(textf("%s/libtensorflowlite_gpu_jni.so", folder));
+      bool beside =
+          folder && strncmp(delegate, "gpu:", 4) == 0 && exists(textf("%s/libtensorflowlite_gpu_jni.so", folder));
       return !imported || beside || dlsym(library, symbols[i]);
     }
   return imported ? external_path(delegate) != NULL : strncmp(delegate, "npu:", 4) == 0;
@@ -104,11 +110,13 @@ static void *external_delegate(const Json *trial, const char *path) {
   size_t count = 0;
   void *plugin = open_library(path, path);
   void *(*create)(const char *const *, const char *const *, size_t, void (*)(const char *)) =
-      (void *(*)(const char *const *, const char *const *, size_t, void (*)(const char *)))dlsym(plugin, "tflite_plugin_create_delegate");
+      (void *(*)(const char *const *, const char *const *, size_t, void (*)(const char *)))dlsym(
+          plugin, "tflite_plugin_create_delegate");
   if (!create) fail("delegate_missing", NULL, "%s is no TFLite delegate: it lacks tflite_plugin_create_delegate", path);
   if (ends_with(path, "libQnnTFLiteDelegate.so")) keys[count] = "backend_type", values[count++] = "htp";
   const Json *given = member(member(trial, "options"), "delegate_options");
-  for (const Json *item = is_null(given) ? NULL : given->first; item && item->type == JSON_STRING && count < COUNT(keys); item = item->next)
+  for (const Json *item = is_null(given) ? NULL : given->first;
+       item && item->type == JSON_STRING && count < COUNT(keys); item = item->next)
     keys[count] = item->key, values[count++] = item->text;
   return create(keys, values, count, keep_problem);
 }
@@ -123,7 +131,7 @@ static void *symbol_of(const char *name, const char *beside) {
 
 static void *make_delegate(const Json *trial, int32_t threads) {
   const char *delegate = member(trial, "delegate")->text;
-  bool exact = strcmp(member(trial, "precision")->text, "fp32") == 0, sustained = strcmp(member(trial, "scenario")->text, "sustained") == 0;
+  bool exact = asks(trial, "precision", "fp32"), sustained = asks(trial, "scenario", "sustained");
   if (strcmp(delegate, "cpu:xnnpack") == 0) {
     XnnpackOptions options = ((XnnpackOptions(*)(void))symbol_of("TfLiteXNNPackDelegateOptionsDefault", ""))();
     options.set.threads = threads;
@@ -155,7 +163,8 @@ static void read_tensor(const void *tensor, Tensor *into) {
   into->name = copy_of(name ? name : "", name ? strlen(name) : 0);
   into->dtype = litert_dtype(lite.TensorType(tensor));
   into->rank = lite.TensorNumDims(tensor);
-  if (into->dtype == DTYPE_NONE || into->rank < 0 || into->rank > MAX_RANK) fail("op_unsupported", NULL, "tensor %s has a type or rank that this agent does not handle", into->name);
+  if (into->dtype == DTYPE_NONE || into->rank < 0 || into->rank > MAX_RANK)
+    fail("op_unsupported", NULL, "tensor %s has a type or rank that this agent does not handle", into->name);
   for (int d = 0; d < into->rank; d++) into->shape[d] = lite.TensorDim(tensor, d);
   into->quantized = scale.scale != 0;
   into->scale = scale.scale;
@@ -186,55 +195,74 @@ static const void *output(Session *session, int index, Dtype *dtype, int64_t *sh
   return lite.TensorData(tensor);
 }
 
-Session *interpreter_load(const char *model, const Json *trial) {
-  InterpreterSession *self = take(sizeof *self);
+/* Reads the inputs and gives them the shapes that the trial asks for; whether any was changed. */
+static bool resize_inputs(InterpreterSession *self) {
   Session *session = &self->base;
-  TfliteFacts facts = {0};
-  int64_t threads = 1;
-  int before = thread_count();
-  bool cpu = strncmp(member(trial, "delegate")->text, "cpu:", 4) == 0, any_resized = false;
-  int_in(member(trial, "threads"), 1, 4096, &threads);
-  session->trial = trial;
-  session->model = model;
-  session->delegate = member(trial, "delegate")->text;
-  session->version = lite.Version();
-  if (!tflite_facts(model, &facts)) fail("model_invalid", NULL, "%s is not a model that LiteRT can load: it is no .tflite file", base_name(model));
-  capture_log_begin();
-  void *loaded = lite.ModelCreateFromFile(model), *options = lite.InterpreterOptionsCreate();
-  int64_t begin_ns = monotonic_ns();
-  void *delegate = loaded ? make_delegate(trial, (int32_t)threads) : NULL;
-  if (delegate) {
-    lite.InterpreterOptionsSetNumThreads(options, (int32_t)threads);
-    lite.InterpreterOptionsAddDelegate(options, delegate);
-    self->interpreter = lite.InterpreterCreate(loaded, options);
+  bool any = false;
+  session->input_count = lite.InterpreterGetInputTensorCount(self->interpreter);
+  session->inputs = take(sizeof(Tensor) * (size_t)session->input_count);
+  bool *resized = take((size_t)session->input_count + 1);
+  for (int i = 0; i < session->input_count; i++)
+    read_tensor(lite.InterpreterGetInputTensor(self->interpreter, i), &session->inputs[i]);
+  want_shapes(session->inputs, session->input_count, session->trial, false, resized);
+  for (int i = 0; i < session->input_count; i++) {
+    const Tensor *input = &session->inputs[i];
+    int sizes[MAX_RANK];
+    for (int d = 0; d < input->rank; d++) sizes[d] = (int)input->shape[d];
+    if (resized[i]) lite.InterpreterResizeInputTensor(self->interpreter, i, sizes, input->rank);
+    any |= resized[i];
   }
+  return any;
+}
+
+/* Makes the interpreter with its delegate; what is missing then tells what failed. */
+static void make_interpreter(InterpreterSession *self, void *model, void *delegate) {
+  void *options = lite.InterpreterOptionsCreate();
+  lite.InterpreterOptionsSetNumThreads(options, threads_of(self->base.trial));
+  lite.InterpreterOptionsAddDelegate(options, delegate);
+  self->interpreter = lite.InterpreterCreate(model, options);
+}
+
+static void read_outputs(InterpreterSession *self) {
+  Session *session = &self->base;
+  session->output_count = lite.InterpreterGetOutputTensorCount(self->interpreter);
+  session->outputs = take(sizeof(Tensor) * (size_t)session->output_count);
+  for (int i = 0; i < session->output_count; i++)
+    read_tensor(lite.InterpreterGetOutputTensor(self->interpreter, i), &session->outputs[i]);
+}
+
+Session *interpreter_load(const char *path, const Json *trial) {
+  Session *session = new_session(sizeof(InterpreterSession), path, trial);
+  InterpreterSession *self = (InterpreterSession *)session;
+  TfliteFacts facts = {0};
+  int before = thread_count();
+  bool cpu = strncmp(session->delegate, "cpu:", 4) == 0, resized = false;
+  session->version = lite.Version();
+  if (!tflite_facts(path, &facts))
+    fail("model_invalid", NULL, "%s is not a model that LiteRT can load: it is no .tflite file", base_name(path));
+  capture_log_begin();
+  void *model = lite.ModelCreateFromFile(path);
+  int64_t begin_ns = monotonic_ns();
+  void *delegate = model ? make_delegate(trial, threads_of(trial)) : NULL;
+  if (delegate) make_interpreter(self, model, delegate);
   if (self->interpreter) {
-    session->input_count = lite.InterpreterGetInputTensorCount(self->interpreter);
-    session->inputs = take(sizeof(Tensor) * (size_t)session->input_count);
-    for (int i = 0; i < session->input_count; i++) read_tensor(lite.InterpreterGetInputTensor(self->interpreter, i), &session->inputs[i]);
-    bool *resized = take((size_t)session->input_count + 1);
-    want_shapes(session->inputs, session->input_count, trial, false, resized);
-    for (int i = 0; i < session->input_count; i++) {
-      int sizes[MAX_RANK];
-      for (int d = 0; d < session->inputs[i].rank; d++) sizes[d] = (int)session->inputs[i].shape[d];
-      if (resized[i]) any_resized = true, lite.InterpreterResizeInputTensor(self->interpreter, i, sizes, session->inputs[i].rank);
-    }
+    resized = resize_inputs(self);
     if (lite.InterpreterAllocateTensors(self->interpreter)) self->interpreter = NULL;
   }
   session->compile_ns = monotonic_ns() - begin_ns;
   char *log = capture_log_end();
-  if (loaded && !delegate) fail("delegate_missing", NULL, "%s cannot be used here: %s", session->delegate, *delegate_problem ? delegate_problem : "it does not say why");
-  if (!self->interpreter) litert_failed(model, session->delegate, log, any_resized);
+  const char *problem = *delegate_problem ? delegate_problem : "it does not say why";
+  if (model && !delegate) fail("delegate_missing", NULL, "%s cannot be used here: %s", session->delegate, problem);
+  if (!self->interpreter) litert_failed(path, session->delegate, log, resized);
   session->threads = thread_count() - before + 1;
-  session->output_count = lite.InterpreterGetOutputTensorCount(self->interpreter);
-  session->outputs = take(sizeof(Tensor) * (size_t)session->output_count);
-  for (int i = 0; i < session->output_count; i++) read_tensor(lite.InterpreterGetOutputTensor(self->interpreter, i), &session->outputs[i]);
+  read_outputs(self);
   session->run = run;
   session->bind = bind;
   session->output = output;
   litert_described(session, log, &facts);
-  addf(&session->details, "\"macs_by_precision\":%s", facts.macs.size ? facts.macs.data : "{}");
+  put(&session->details, "macs_by_precision", facts.macs.size ? facts.macs.data : "{}");
   if (cpu) session->accelerator = cpu_name(), session->precision = facts.precision;
-  if (strcmp(session->delegation, "fell_back") == 0) session->delegate = "cpu:builtin", session->accelerator = cpu_name();
+  if (strcmp(session->delegation, "fell_back") == 0)
+    session->delegate = "cpu:builtin", session->accelerator = cpu_name();
   return session;
 }

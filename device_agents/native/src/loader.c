@@ -1,12 +1,33 @@
-/* Finds and opens the vendors' libraries, and reads what they log while they load a model. */
+/* What runtimes have in common: sessions, the vendors' libraries, and what those log while they load a model. */
 #include "agent.h"
+
+Session *new_session(size_t size, const char *model, const Json *trial) {
+  Session *session = take(size);
+  session->trial = trial;
+  session->model = model;
+  session->delegate = member(trial, "delegate")->text;
+  session->delegation = "unknown";
+  session->evidence_kind = "none";
+  session->compile_ns = session->nodes_total = session->nodes_delegated = session->partitions = -1;
+  return session;
+}
+
+int threads_of(const Json *trial) {
+  int64_t threads = 1;
+  int_in(member(trial, "threads"), 1, 4096, &threads);
+  return (int)threads;
+}
+
+bool asks(const Json *trial, const char *name, const char *value) {
+  return strcmp(string_or(member(trial, name), ""), value) == 0;
+}
 
 void delegate_missing(const char *runtime, const char *delegate, const char *have) {
   fail("delegate_missing", NULL, "%s has no delegate %s here; it has %s", runtime, delegate, *have ? have : "none");
 }
 
-/* Looks for one of `names` (a name that ends with '.' stands for any version: libx.so.) in the trial's runtime_dir, or in
- * the folders of SOCBENCH_RUNTIMES. Returns its path and folder, NULL when it is nowhere. */
+/* Looks for one of `names` (a name that ends with '.' stands for any version: libx.so.) in the trial's runtime_dir,
+ * or in the folders of SOCBENCH_RUNTIMES. Returns its path and folder, NULL when it is nowhere. */
 char *find_library(const Json *trial, const char *const *names, char **folder) {
   const char *list = string_or(member(trial, "runtime_dir"), getenv("SOCBENCH_RUNTIMES"));
   for (const char *at = list; at && *at;) {
@@ -44,8 +65,11 @@ void *open_library(const char *path, const char *what) {
   int theirs = elf_kind(path), ours = elf_kind("/proc/self/exe");
   if (theirs && ours && theirs != ours)
     fail("runtime_broken", "fetch the libraries that are built for this device: socbench runtimes fetch PLATFORM",
-         "%s is built for another architecture (ELF class %d, machine %d; this agent: %d, %d)", what, theirs >> 16, theirs & 0xFFFF, ours >> 16, ours & 0xFFFF);
-  fail("runtime_broken", theirs ? "put the libraries that it needs beside it, or fetch another version" : "fetch it again: socbench runtimes fetch PLATFORM",
+         "%s is built for another architecture (ELF class %d, machine %d; this agent: %d, %d)", what, theirs >> 16,
+         theirs & 0xFFFF, ours >> 16, ours & 0xFFFF);
+  fail("runtime_broken",
+       theirs ? "put the libraries that it needs beside it, or fetch another version"
+              : "fetch it again: socbench runtimes fetch PLATFORM",
        "%s cannot be loaded: %s", what, why ? why : "the loader does not say why");
 }
 
@@ -90,8 +114,18 @@ char *capture_log_end(void) {
   add(&text, "");
   for (size_t i = 0; i < COUNT(CRASHES); i++) signal(CRASHES[i], SIG_DFL);
   if (kept_stderr < 0) return text.data;
-  while (text.size < 1 << 20 && (got = pread(log_fd, piece, sizeof piece, (off_t)text.size)) > 0) add_bytes(&text, piece, (size_t)got);
+  while (text.size < 1 << 20 && (got = pread(log_fd, piece, sizeof piece, (off_t)text.size)) > 0)
+    add_bytes(&text, piece, (size_t)got);
   give_log_back();
   close(log_fd);
   return text.data;
+}
+
+/* A row of the event `ops`: mean time of an inference, and how often it ran in one. */
+void add_op_row(Text *rows, int index, const char *op, const char *name, const char *unit, int64_t ns, int calls) {
+  const char *const texts[] = {op, name, unit};
+  comma(rows);
+  addf(rows, "[%d", index);
+  for (size_t i = 0; i < COUNT(texts); i++) add(rows, ","), add_string(rows, texts[i]);
+  addf(rows, ",%lld,%d]", (long long)ns, calls ? calls : 1);
 }

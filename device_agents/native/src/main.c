@@ -24,23 +24,23 @@ static int print(Text *answer) {
   return write_all(1, answer->data, answer->size) ? 0 : 1;
 }
 
-static void add_problem(Text *into, const char *code, const char *message, const char *advice) {
-  addf(into, "{\"code\":\"%s\",\"message\":", code);
-  add_string(into, message);
-  add(into, ",\"advice\":");
-  add_string(into, advice);
+static void put_problem(Text *into, const char *code, const char *message, const char *advice) {
+  put(into, "error", "{");
+  put_string(into, "code", code);
+  put_string(into, "message", message);
+  put_string(into, "advice", advice);
   add(into, "}");
 }
 
 static void print_failure(const char *code, const char *message, const char *advice) {
   Text answer = {0};
-  add(&answer, "{\"error\":");
-  add_problem(&answer, code, message, advice);
+  add(&answer, "{");
+  put_problem(&answer, code, message, advice);
   add(&answer, "}");
   print(&answer);
 }
 
-/* --- start, stop, status ---------------------------------------------------------------------------------------------- */
+/* --- start, stop, status ---------------------------------------------------------------------------------------- */
 
 static char *real_folder(const char *path) {
   char *folder = realpath(path, NULL);
@@ -92,7 +92,8 @@ static int start(const char *folder) {
   while (!events_size(folder)) {
     if (waitpid(pid, &status, WNOHANG) == pid) {
       char *said = file_text(log, 500);
-      fail("run_failed", NULL, "the supervisor ended at once with status %d: %s", WEXITSTATUS(status), said ? said : "");
+      fail("run_failed", NULL, "the supervisor ended at once with status %d: %s", WEXITSTATUS(status),
+           said ? said : "");
     }
     sleep_ns(5000000);
   }
@@ -124,23 +125,28 @@ static int status(const char *folder) {
   tail[got > 0 ? got : 0] = 0;
   char *line = strrchr(tail, '\n');
   Text answer = {0};
-  addf(&answer, "{\"running\":%s,\"pid\":", pid ? "true" : "false");
-  add_int_or_null(&answer, pid, pid);
-  addf(&answer, ",\"events_bytes\":%lld,\"ended\":%s}", (long long)size, strstr(line ? line : tail, "\"type\":\"end\"") ? "true" : "false");
+  add(&answer, "{");
+  put_bool(&answer, "running", pid);
+  put_known(&answer, "pid", pid, pid);
+  put_int(&answer, "events_bytes", size);
+  put_bool(&answer, "ended", strstr(line ? line : tail, "\"type\":\"end\""));
+  add(&answer, "}");
   return print(&answer);
 }
 
-/* --- probe: each runtime in a process of its own, so that a crash costs one entry -------------------------------------- */
+/* --- probe: each runtime in a process of its own, so that a crash costs one entry ------------------------------- */
 
 static const char *probed;
 static int probe_fd;
 
 static void add_unavailable(Text *entry, const char *name, const char *code, const char *message, const char *advice) {
-  add(entry, "{\"runtime\":");
-  add_string(entry, name);
-  add(entry, ",\"version\":null,\"formats\":[],\"error\":");
-  add_problem(entry, code, message, advice);
-  add(entry, ",\"delegates\":[]}");
+  add(entry, "{");
+  put_string(entry, "runtime", name);
+  put(entry, "version", "null");
+  put(entry, "formats", "[]");
+  put_problem(entry, code, message, advice);
+  put(entry, "delegates", "[]");
+  add(entry, "}");
 }
 
 static void report_probe(const char *code, const char *message, const char *advice) {
@@ -157,7 +163,8 @@ static int probe_one(const char *name, int fd) {
   fcntl(fd, F_SETFD, FD_CLOEXEC);
   on_fail = report_probe;
   if (!runtime) fail("runtime_missing", NULL, "this agent has no runtime called %s; it has %s", name, runtime_names());
-  addf(&entry, "{\"runtime\":\"%s\",", name);
+  add(&entry, "{");
+  put_string(&entry, "runtime", name);
   runtime->probe(&entry);
   add(&entry, "}");
   write_all(fd, entry.data, entry.size);
@@ -165,51 +172,42 @@ static int probe_one(const char *name, int fd) {
 }
 
 void add_delegate(Text *entry, const char *name, const char *accelerator, const char *precisions, const char *reason) {
-  addf(entry, "%s{\"delegate\":\"%s\",\"available\":%s,\"accelerator\":", entry->data[entry->size - 1] == '[' ? "" : ",", name, reason ? "false" : "true");
-  add_string(entry, accelerator);
-  addf(entry, ",\"emulated\":false,\"precisions\":%s,\"reason\":", precisions ? precisions : "null");
-  add_string(entry, reason);
-  add(entry, ",\"fix\":null}");
+  comma(entry);
+  add(entry, "{");
+  put_string(entry, "delegate", name);
+  put_bool(entry, "available", !reason);
+  put_string(entry, "accelerator", accelerator);
+  put_bool(entry, "emulated", false);
+  put(entry, "precisions", precisions ? precisions : "null");
+  put_string(entry, "reason", reason);
+  put(entry, "fix", "null");
+  add(entry, "}");
+}
+
+/* The probed runtime finds its libraries as a repetition would: where the loader looks is fixed when a process
+ * starts. */
+static char *loader_path(void) {
+  const char *folder = getenv("SOCBENCH_RUNTIMES"), *before = getenv("LD_LIBRARY_PATH");
+  if (!folder) return NULL;
+  return before && *before ? textf("%s:%s", folder, before) : copy_of(folder, strlen(folder));
 }
 
 static void probe_in_child(Text *answer, const char *name) {
   Child child;
-  Text said = {0};
   char *argv[] = {program_path(), (char *)"probe-one", (char *)name, NULL};
-  if (!find_runtime(name)) {
-    add_unavailable(answer, name, "runtime_missing", textf("this agent has no runtime called %s; it has %s", name, runtime_names()), NULL);
-    return;
-  }
-  const char *folder = getenv("SOCBENCH_RUNTIMES"), *before = getenv("LD_LIBRARY_PATH");
-  char *kept = before ? copy_of(before, strlen(before)) : NULL;
-  if (folder) setenv("LD_LIBRARY_PATH", before && *before ? textf("%s:%s", folder, before) : folder, 1);
-  child_start(&child, argv, environ, NULL);
-  if (folder && kept) setenv("LD_LIBRARY_PATH", kept, 1);
-  else if (folder) unsetenv("LD_LIBRARY_PATH");
-  int64_t until = monotonic_ns() + PROBE_NS;
-  bool open = true;
-  while (open && monotonic_ns() < until) {
-    struct pollfd wait[2] = {{.fd = child.events, .events = POLLIN}, {.fd = child.output, .events = POLLIN}};
-    char piece[8192];
-    poll(wait, 2, 1000);
-    for (int i = 0; i < 2; i++) {
-      if (!wait[i].revents) continue;
-      ssize_t got = read(wait[i].fd, piece, sizeof piece);
-      if (got > 0) add_bytes(i ? &child.tail : &said, piece, (size_t)got);
-      if (child.tail.size > TAIL_CHARS) drop_front(&child.tail, child.tail.size - TAIL_CHARS);
-      if (got == 0 && i) close(child.output), child.output = -1;
-      if (got == 0 && !i) open = false;
-    }
-  }
-  for (int i = 0; !open && i < 500 && !child_ended(&child); i++) sleep_ns(10000000);
-  bool crashed = child_ended(&child) && WIFSIGNALED(child.status);
+  if (!child_start(&child, argv, environ, NULL, true))
+    fail("out_of_memory", NULL, "no process can be started: %s", strerror(errno));
+  bool answered = child_follow(&child, PROBE_NS, 1 << 20);
   const char *problem, *tail = child.tail.data + (child.tail.size > 300 ? child.tail.size - 300 : 0);
-  const Json *entry = said.size ? json_parse(said.data, said.size, &problem) : NULL;
-  if (entry) {
-    add(answer, said.data);
+  if (child.buffer.size && json_parse(child.buffer.data, child.buffer.size, &problem)) {
+    add(answer, child.buffer.data);
   } else {
-    const char *how = open ? "did not answer in 60 s" : crashed ? textf("crashed (%s)", signal_name(WTERMSIG(child.status))) : "crashed";
-    add_unavailable(answer, name, "runtime_broken", textf("probing %s %s%s%s", name, how, *tail ? ": " : "", tail), NULL);
+    bool crashed = child_ended(&child) && WIFSIGNALED(child.status);
+    const char *how = !answered ? "did not answer in 60 s"
+                      : crashed ? textf("crashed (%s)", signal_name(WTERMSIG(child.status)))
+                                : "crashed";
+    add_unavailable(answer, name, "runtime_broken", textf("probing %s %s%s%s", name, how, *tail ? ": " : "", tail),
+                    NULL);
   }
   child_close(&child);
 }
@@ -218,13 +216,14 @@ static int probe(char **words, int count) {
   const char *environment = getenv("SOCBENCH_ENVIRONMENT");
   Text answer = {0};
   int wanted = count ? count / 2 : (int)COUNT(RUNTIMES);
+  char *path = loader_path();
+  if (path) setenv("LD_LIBRARY_PATH", path, 1);
   add(&answer, "{\"runtimes\":[");
   for (int i = 0; i < wanted; i++) {
-    if (i) add(&answer, ",");
+    comma(&answer);
     probe_in_child(&answer, count ? words[2 * i + 1] : RUNTIMES[i]->name);
     answer.data[--answer.size] = 0;
-    add(&answer, ",\"environment\":");
-    add_string(&answer, environment ? environment : "host");
+    put_string(&answer, "environment", environment ? environment : "host");
     add(&answer, "}");
   }
   add(&answer, "]}");
@@ -262,10 +261,14 @@ int main(int argc, char **argv) {
   if (strcmp(name, "probe-one") == 0 && count == 2) return probe_one(rest[0], atoi(rest[1]));
   if (strcmp(name, "gpu-facts") == 0 && count == 1) return gpu_facts(atoi(rest[0]));
   if (strcmp(name, "busy") == 0 && count == 2) return busy(atoi(rest[0]));
-  if (strcmp(name, "telemetry") == 0 && count == 3) return serve_telemetry(strtod(rest[0], NULL), strtod(rest[1], NULL), atoi(rest[2]));
+  if (strcmp(name, "telemetry") == 0 && count == 3)
+    return serve_telemetry(strtod(rest[0], NULL), strtod(rest[1], NULL), atoi(rest[2]));
   Text words = {0};
   add(&words, argc > 1 ? "" : "what to do");
   for (int i = 1; i < argc; i++) addf(&words, "%s%s", i > 1 ? " " : "", argv[i]);
-  fail("bad_job", "it knows: version | identify | probe [--runtime R ...] | start JOBDIR | run JOBDIR | stop JOBDIR | status JOBDIR",
-       "the agent does not know %s", words.data);
+  fail(
+      "bad_job",
+      "it knows: version | identify | probe [--runtime R ...] | start JOBDIR | run JOBDIR | stop JOBDIR | "
+       "status JOBDIR",
+      "the agent does not know %s", words.data);
 }

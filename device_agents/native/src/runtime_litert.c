@@ -1,36 +1,44 @@
-/* LiteRT (TFLite). Its two C APIs are two libraries, and each has delegates that the other lacks: libLiteRt.so (compiled
- * models: CPU, GPU, NPU by its vendor) and libtensorflowlite_jni.so or _c.so (the interpreter: XNNPACK, GPU, NNAPI, any
- * external delegate). `options.api` (`compiled`, `interpreter`) chooses where both have the delegate. */
+/* LiteRT (TFLite). Its two C APIs are two libraries, and each has delegates that the other lacks: libLiteRt.so
+ * (compiled models: CPU, GPU, NPU by its vendor) and libtensorflowlite_jni.so or _c.so (the interpreter: XNNPACK,
+ * GPU, NNAPI, any external delegate). `options.api` (`compiled`, `interpreter`) chooses where both have the delegate. */
 #include "litert.h"
 
 static const char *const COMPILED[] = {"libLiteRt.so", NULL};
-static const char *const INTERPRETER[] = {"libtensorflowlite_c.so", "libtensorflowlite_jni.so", "libtensorflowlite.so", NULL};
-static const char *const DELEGATES[] = {"cpu:xnnpack", "cpu:builtin",  "cpu:reference", "gpu:opencl", "gpu:gl",     "gpu:webgpu",
-                                        "nnapi",       "npu:qualcomm", "npu:mediatek",  "npu:google", "npu:samsung", "npu:intel"};
+static const char *const INTERPRETER[] = {"libtensorflowlite_c.so", "libtensorflowlite_jni.so", "libtensorflowlite.so",
+                                          NULL};
+static const char *const DELEGATES[] = {"cpu:xnnpack",  "cpu:builtin", "cpu:reference", "gpu:opencl",
+                                        "gpu:gl",       "gpu:webgpu",  "nnapi",         "npu:qualcomm",
+                                        "npu:mediatek", "npu:google",  "npu:samsung",   "npu:intel"};
 static bool has_compiled, has_interpreter;
 static const char *compiled_folder;
 
-static const Dtype DTYPES[] = {DTYPE_NONE, FLOAT32, INT32, UINT8, INT64, DTYPE_NONE, BOOL, INT16, DTYPE_NONE, INT8, FLOAT16,
-                               FLOAT64, DTYPE_NONE, UINT64, DTYPE_NONE, DTYPE_NONE, UINT32, UINT16, DTYPE_NONE, BFLOAT16};
+static const Dtype DTYPES[] = {DTYPE_NONE, FLOAT32,    INT32,  UINT8,   INT64,      DTYPE_NONE, BOOL,
+                               INT16,      DTYPE_NONE, INT8,   FLOAT16, FLOAT64,    DTYPE_NONE, UINT64,
+                               DTYPE_NONE, DTYPE_NONE, UINT32, UINT16,  DTYPE_NONE, BFLOAT16};
 
 Dtype litert_dtype(int type) { return type >= 0 && type < (int)COUNT(DTYPES) ? DTYPES[type] : DTYPE_NONE; }
 
 void *litert_symbol(void *library, const char *name, const char *path) {
   void *symbol = dlsym(library, name);
-  if (!symbol) fail("runtime_broken", "fetch the version that this agent knows: socbench runtimes fetch PLATFORM", "%s lacks %s: it is another version or build", path, name);
+  if (!symbol)
+    fail("runtime_broken", "fetch the version that this agent knows: socbench runtimes fetch PLATFORM",
+         "%s lacks %s: it is another version or build", path, name);
   return symbol;
 }
 
 /* Reads what the runtime logged of the first graph: "Replacing N out of M node(s) ... yielding P partitions", "N nodes
  * delegated out of M nodes with P partitions", "selected N ops, from a total of M ops. resulted in P partitions". */
 bool litert_has_counts(const char *log, bool xnnpack, int *nodes, int *total, int *partitions) {
-  static const struct { const char *lead, *between, *before_partitions; } lines[] = {
-      {"Replacing ", " out of ", "yielding "}, {" delegate: ", " nodes delegated out of ", " nodes with "}, {"selected ", " ops, from a total of ", "resulted in "}};
+  static const struct { const char *lead, *between, *before_partitions;
+  } lines[] = {{"Replacing ", " out of ", "yielding "},
+               {" delegate: ", " nodes delegated out of ", " nodes with "},
+               {"selected ", " ops, from a total of ", "resulted in "}};
   for (size_t i = 0; i < COUNT(lines); i++) {
     int sum = 0, parts = 0;
     bool any = false;
     for (const char *at = log; (at = strstr(at, lines[i].lead)); at++) {
-      const char *number = at + strlen(lines[i].lead), *middle = strstr(number, lines[i].between), *end = strchr(number, '\n');
+      const char *number = at + strlen(lines[i].lead), *middle = strstr(number, lines[i].between),
+                 *end = strchr(number, '\n');
       const char *last = middle ? strstr(middle, lines[i].before_partitions) : NULL, *line = at, *name;
       while (line > log && line[-1] != '\n') line--;
       if (line[0] && line[1] == '/') continue; /* logcat's copy of a line */
@@ -51,9 +59,6 @@ bool litert_has_counts(const char *log, bool xnnpack, int *nodes, int *total, in
 void litert_described(Session *session, const char *log, const TfliteFacts *facts) {
   int nodes, total, partitions;
   session->nodes_total = facts->nodes ? facts->nodes : -1;
-  session->nodes_delegated = session->partitions = -1;
-  session->delegation = "unknown";
-  session->evidence_kind = "none";
   bool xnnpack = strcmp(session->delegate, "cpu:xnnpack") == 0;
   if (litert_has_counts(log, xnnpack, &nodes, &total, &partitions)) {
     session->nodes_total = total;
@@ -76,10 +81,13 @@ void litert_failed(const char *model, const char *delegate, const char *log, boo
   const char *name = base_name(model), *last = ""; /* of what is logged only an error says why */
   for (const char *line = log; (line = strstr(line, "ERROR: ")); line++) last = line + 7;
   char *said = copy_of(last, strcspn(last, "\n") < 500 ? strcspn(last, "\n") : 500);
-  if (contains_i(log, "out of memory") || contains_i(log, "bad_alloc")) fail("out_of_memory", NULL, "LiteRT has no memory for %s: %s", name, said);
-  if (contains_i(log, "unresolved custom op") || contains_i(log, "find op for builtin") || contains_i(log, "builtin opcode"))
+  if (contains_i(log, "out of memory") || contains_i(log, "bad_alloc"))
+    fail("out_of_memory", NULL, "LiteRT has no memory for %s: %s", name, said);
+  if (contains_i(log, "unresolved custom op") || contains_i(log, "find op for builtin") ||
+      contains_i(log, "builtin opcode"))
     fail("op_unsupported", NULL, "LiteRT lacks an operator of %s: %s", name, said);
-  if (strncmp(delegate, "cpu:", 4)) fail("delegate_missing", NULL, "%s refuses %s: %s", delegate, name, *said ? said : "it does not say why");
+  if (strncmp(delegate, "cpu:", 4))
+    fail("delegate_missing", NULL, "%s refuses %s: %s", delegate, name, *said ? said : "it does not say why");
   if (resized) fail("shape_mismatch", NULL, "%s cannot take the shapes asked for: %s", name, said);
   fail("model_invalid", NULL, "%s is not a model that LiteRT can load: %s", name, *said ? said : "it does not say why");
 }
@@ -87,7 +95,8 @@ void litert_failed(const char *model, const char *delegate, const char *log, boo
 /* libLiteRt.so does not tell its version: read it off the wheel beside it, or the file that the fetcher leaves. */
 const char *litert_version(const char *folder) {
   int count;
-  char *text = stripped_text(textf("%s/litert.version", folder)), **names = list_folder(textf("%s/..", folder), "ai_edge_litert-", &count);
+  char *text = stripped_text(textf("%s/litert.version", folder)),
+       **names = list_folder(textf("%s/..", folder), "ai_edge_litert-", &count);
   for (int i = 0; i < count && !text; i++)
     if (ends_with(names[i], ".dist-info")) text = copy_of(names[i] + 15, strlen(names[i]) - 15 - 10);
   return text;
@@ -95,7 +104,8 @@ const char *litert_version(const char *folder) {
 
 static void import(const Json *trial) {
   char *folder, *path;
-  const char *delegate = string_or(member(trial, "delegate"), ""), *api = string_or(member(member(trial, "options"), "api"), "");
+  const char *delegate = string_or(member(trial, "delegate"), ""),
+             *api = string_or(member(member(trial, "options"), "api"), "");
   if (strcmp(api, "compiled") && (path = find_library(trial, INTERPRETER, &folder))) {
     bool needed = strcmp(api, "interpreter") == 0 || !trial || interpreter_has(delegate);
     if (needed) interpreter_import(path, folder), has_interpreter = true;
@@ -127,16 +137,18 @@ static Session *load(const char *model, const Json *trial) {
   delegate_missing("litert", delegate, have.data);
 }
 
-static bool profile(Session *session, void *const *buffers, Text *rows) { return has_compiled && compiled_profile(session, buffers, rows); }
+static bool profile(Session *session, void *const *buffers, Text *rows) {
+  return has_compiled && compiled_profile(session, buffers, rows);
+}
 
 static void probe(Text *entry) {
   import(NULL);
-  add(entry, "\"version\":");
-  add_string(entry, has_interpreter ? interpreter_version() : litert_version(compiled_folder));
+  put_string(entry, "version", has_interpreter ? interpreter_version() : litert_version(compiled_folder));
   add(entry, ",\"formats\":[\"tflite\"],\"error\":null,\"delegates\":[");
   for (size_t i = 0; i < COUNT(DELEGATES); i++) {
     bool cpu = strncmp(DELEGATES[i], "cpu:", 4) == 0, there = available(DELEGATES[i]);
-    add_delegate(entry, DELEGATES[i], cpu && there ? cpu_name() : NULL, cpu ? "[\"fp32\",\"int8\",\"int8_dynamic\"]" : NULL,
+    add_delegate(entry, DELEGATES[i], cpu && there ? cpu_name() : NULL,
+                 cpu ? "[\"fp32\",\"int8\",\"int8_dynamic\"]" : NULL,
                  there ? NULL : "its library is not beside the runtime's");
   }
   add(entry, "]");

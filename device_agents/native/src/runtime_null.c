@@ -21,12 +21,17 @@ static void fail_if_scripted(const Json *script, const char *phase, int64_t call
   int_in(member(failure, "after"), 0, INT64_MAX, &after);
   if (is_null(failure) || strcmp(string_or(member(failure, "at"), ""), phase) || calls < after) return;
   bool mine = is_null(only);
-  for (const Json *item = mine ? NULL : only->first; item; item = item->next) mine |= (int)item->number == current_repetition;
+  for (const Json *item = mine ? NULL : only->first; item; item = item->next)
+    mine |= (int)item->number == current_repetition;
   if (!mine) return;
   const Json *said = member(failure, "stderr");
   if (said && said->type == JSON_STRING) write_all(2, said->text, said->size);
-  const char *how = string_or(member(failure, "how"), "raise"), *message = string_or(member(failure, "message"), "scripted failure");
-  static const struct { const char *how; int number; } signals[] = {{"segfault", SIGSEGV}, {"abort", SIGABRT}, {"kill", SIGKILL}};
+  const char *how = string_or(member(failure, "how"), "raise"),
+             *message = string_or(member(failure, "message"), "scripted failure");
+  static const struct {
+    const char *how;
+    int number;
+  } signals[] = {{"segfault", SIGSEGV}, {"abort", SIGABRT}, {"kill", SIGKILL}};
   for (size_t i = 0; i < COUNT(signals); i++)
     if (strcmp(how, signals[i].how) == 0) {
       signal(signals[i].number, SIG_DFL);
@@ -34,7 +39,8 @@ static void fail_if_scripted(const Json *script, const char *phase, int64_t call
     }
   while (strcmp(how, "hang") == 0) sleep_ns(3600 * SECOND_NS);
   if (strcmp(how, "exit") == 0) _exit(3);
-  if (strcmp(how, "memory") == 0) fail("out_of_memory", "use a smaller batch or model", "the process ran out of memory");
+  if (strcmp(how, "memory") == 0)
+    fail("out_of_memory", "use a smaller batch or model", "the process ran out of memory");
   if (strcmp(how, "problem") == 0)
     fail(string_or(member(failure, "code"), "run_failed"), string_or(member(failure, "advice"), NULL), "%s", message);
   fail("run_failed", NULL, "%s", message);
@@ -80,7 +86,8 @@ static void on_phase(Session *session, const char *phase) {
   self->calls = 0;
   self->latencies = member(session->script, "latency_ns");
   if (self->latencies && self->latencies->type == JSON_OBJECT) self->latencies = member(self->latencies, phase);
-  bool nothing = !self->fake && is_null(member(session->script, "fail")) && (!self->latencies || self->latencies->type != JSON_ARRAY) && latency_of(self) == 0;
+  bool nothing = !self->fake && is_null(member(session->script, "fail")) &&
+                 (!self->latencies || self->latencies->type != JSON_ARRAY) && latency_of(self) == 0;
   session->run = nothing ? run_nothing : run;
 }
 
@@ -117,11 +124,17 @@ static const void *output(Session *session, int index, Dtype *dtype, int64_t *sh
   const Json *item = values && values->type == JSON_ARRAY ? values->first : NULL;
   for (int64_t i = 0; i < count; i++) {
     if (strcmp(word, "echo") == 0 && from > 0 && input->dtype == spec->dtype)
-      memcpy((uint8_t *)data + (size_t)i * dtype_size(spec->dtype), (uint8_t *)self->given[0] + (size_t)(i % from) * dtype_size(spec->dtype), dtype_size(spec->dtype));
+      memcpy((uint8_t *)data + (size_t)i * dtype_size(spec->dtype),
+             (uint8_t *)self->given[0] + (size_t)(i % from) * dtype_size(spec->dtype), dtype_size(spec->dtype));
     else if (strcmp(word, "echo") == 0 && from > 0)
       put_element(spec->dtype, data, (size_t)i, get_element(input->dtype, self->given[0], (size_t)(i % from)));
     else
-      put_element(spec->dtype, data, (size_t)i, strcmp(word, "nan") == 0 ? (double)NAN : item ? item->number : self->results ? 0 : i % 2 ? 0.75 : 0.25);
+      put_element(spec->dtype, data, (size_t)i,
+                  strcmp(word, "nan") == 0 ? (double)NAN
+                  : item                   ? item->number
+                  : self->results          ? 0
+                  : i % 2                  ? 0.75
+                                           : 0.25);
     if (item) item = item->next ? item->next : values->first;
   }
   return data;
@@ -139,7 +152,8 @@ static Tensor *read_specs(const Json *list, const char *name, int64_t last, int 
   for (const Json *item = list->first; item; item = item->next, i++) {
     specs[i].name = (char *)string_or(member(item, "name"), "");
     specs[i].dtype = dtype_of(string_or(member(item, "dtype"), ""));
-    if (specs[i].dtype == DTYPE_NONE) fail("model_invalid", NULL, "the script's tensor %s is of no type", specs[i].name);
+    if (specs[i].dtype == DTYPE_NONE)
+      fail("model_invalid", NULL, "the script's tensor %s is of no type", specs[i].name);
     const Json *shape = member(item, "shape");
     for (const Json *size = is_null(shape) ? NULL : shape->first; size && specs[i].rank < MAX_RANK; size = size->next) {
       int64_t *into = &specs[i].shape[specs[i].rank++];
@@ -155,62 +169,70 @@ static Tensor *read_specs(const Json *list, const char *name, int64_t last, int 
 static Json *read_script(const char *model) {
   const char *problem = "no content";
   Text text = {0};
-  if (!read_file(model, 64u << 20, &text)) fail("model_missing", NULL, "the model file %s cannot be read: %s", model, strerror(errno));
+  if (!read_file(model, 64u << 20, &text))
+    fail("model_missing", NULL, "the model file %s cannot be read: %s", model, strerror(errno));
   Json *script = json_parse(text.data, text.size, &problem);
   if (!script || script->type != JSON_OBJECT)
-    fail("model_invalid", NULL, "%s is no script of the null runtime: it has %s", model, script ? "no object" : problem);
+    fail("model_invalid", NULL, "%s is no script of the null runtime: it has %s", model,
+         script ? "no object" : problem);
   return script;
 }
 
 static void import_nothing(const Json *trial) { (void)trial; }
 
-static Session *load(const char *model, const Json *trial) {
-  NullSession *self = take(sizeof *self);
-  Session *session = &self->base;
-  bool changed[64], there = false;
-  int64_t threads = 1;
-  for (size_t i = 0; i < COUNT(DELEGATES); i++) there |= strcmp(member(trial, "delegate")->text, DELEGATES[i]) == 0;
-  if (!there) delegate_missing("null", member(trial, "delegate")->text, "cpu:null, gpu:null, npu:null, nnapi");
-  const Json *script = read_script(model), *factors = member(script, "repetition_permille");
-  session->inputs = read_specs(member(script, "inputs"), "x", 4, &session->input_count);
-  session->outputs = read_specs(self->results = member(script, "outputs"), "y", 2, &session->output_count);
-  if (session->input_count > 64 || session->input_count == 0) fail("model_invalid", NULL, "the script has %d inputs", session->input_count);
-  want_shapes(session->inputs, session->input_count, trial, false, changed);
+/* Room for the outputs' values, whose shapes the script must fix. */
+static void take_values(NullSession *self) {
+  const Session *session = &self->base;
   self->values = take(sizeof *self->values * (size_t)session->output_count);
   for (int i = 0; i < session->output_count; i++) {
-    int64_t count = element_count(session->outputs[i].shape, session->outputs[i].rank);
-    if (count < 0) fail("model_invalid", NULL, "the script's output %s has no fixed shape", session->outputs[i].name);
-    self->values[i] = take((size_t)count * dtype_size(session->outputs[i].dtype));
+    const Tensor *output = &session->outputs[i];
+    if (element_count(output->shape, output->rank) < 0)
+      fail("model_invalid", NULL, "the script's output %s has no fixed shape", output->name);
+    self->values[i] = take(tensor_bytes(output));
   }
-  self->fake = strcmp(string_or(member(script, "clock"), "real"), "fake") == 0;
+}
+
+/* How the script's time runs: a clock of its own or the real one, and a factor for this repetition. */
+static void read_times(NullSession *self, const Json *script) {
+  const Json *factors = member(script, "repetition_permille");
+  self->fake = asks(script, "clock", "fake");
   self->spin = member(script, "spin") && member(script, "spin")->truth;
   self->now_ns = INT64_C(1000000000000);
   int_in(member(script, "clock_start_ns"), 0, INT64_MAX, &self->now_ns);
   self->standard_ns = self->fake ? 1000000 : 0;
   self->factor = 1000;
-  if (!is_null(factors) && factors->count) {
-    const Json *item = factors->first;
-    for (int i = (current_repetition - 1 + factors->count) % factors->count; i > 0; i--) item = item->next;
-    int_in(item, 0, INT64_MAX, &self->factor);
-  }
+  if (is_null(factors) || !factors->count) return;
+  const Json *item = factors->first;
+  for (int i = (current_repetition - 1 + factors->count) % factors->count; i > 0; i--) item = item->next;
+  int_in(item, 0, INT64_MAX, &self->factor);
+}
+
+static Session *load(const char *model, const Json *trial) {
+  Session *session = new_session(sizeof(NullSession), model, trial);
+  NullSession *self = (NullSession *)session;
+  bool changed[64], there = false;
+  for (size_t i = 0; i < COUNT(DELEGATES); i++) there |= asks(trial, "delegate", DELEGATES[i]);
+  if (!there) delegate_missing("null", session->delegate, "cpu:null, gpu:null, npu:null, nnapi");
+  const Json *script = session->script = read_script(model);
+  session->inputs = read_specs(member(script, "inputs"), "x", 4, &session->input_count);
+  session->outputs = read_specs(self->results = member(script, "outputs"), "y", 2, &session->output_count);
+  if (session->input_count > (int)COUNT(changed) || session->input_count == 0)
+    fail("model_invalid", NULL, "the script has %d inputs", session->input_count);
+  want_shapes(session->inputs, session->input_count, trial, false, changed);
+  take_values(self);
+  read_times(self, script);
   self->bound = -1;
-  session->trial = trial;
-  session->model = model;
-  session->script = script;
   session->bind = bind;
   session->output = output;
   session->on_phase = on_phase;
   if (self->fake) session->clock = scripted_clock, session->wait_until = scripted_wait;
-  int_in(member(trial, "threads"), 1, 4096, &threads);
   session->version = "1";
-  session->delegate = member(trial, "delegate")->text;
   session->accelerator = "script";
   session->delegation = "full";
   session->evidence_kind = "reported";
   session->precision = member(trial, "precision")->text;
-  session->compile_ns = -1;
   session->nodes_total = session->nodes_delegated = session->partitions = 1;
-  session->threads = (int)threads;
+  session->threads = threads_of(trial);
   session->better = !is_null(member(script, "evidence"));
   on_phase(session, "load");
   fail_if_scripted(script, "load", 0);
@@ -219,7 +241,7 @@ static Session *load(const char *model, const Json *trial) {
 
 static void probe(Text *entry) {
   char *cpu = cpu_name();
-  add(entry, "\"version\":\"1\",\"formats\":[\"null\"],\"error\":null,\"delegates\":[");
+  add(entry, ",\"version\":\"1\",\"formats\":[\"null\"],\"error\":null,\"delegates\":[");
   for (size_t i = 0; i < COUNT(DELEGATES); i++)
     add_delegate(entry, DELEGATES[i], i ? "script" : cpu, "[\"fp32\",\"fp16\",\"int8\"]", NULL);
   add(entry, "]");

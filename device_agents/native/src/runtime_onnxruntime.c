@@ -1,7 +1,7 @@
 /* ONNX Runtime through its C API: one table of functions whose order never changes (they are only ever added at the
  * end), so the few that are used are declared here by their position. The table's type and the enumerations are those
  * of onnxruntime_c_api.h (MIT, Copyright Microsoft Corporation; see NOTICE). */
-#include "agent.h"
+#include "onnxruntime.h"
 
 enum {
   GET_ERROR_CODE = 1, GET_ERROR_MESSAGE = 2, CREATE_ENV = 3, CREATE_SESSION = 7, RUN = 9, CREATE_SESSION_OPTIONS = 10,
@@ -21,8 +21,15 @@ static const struct { const char *delegate, *provider, *generic; } PROVIDERS[] =
     {"cpu:mlas", CPU, NULL}, {"cpu:xnnpack", "XnnpackExecutionProvider", "XNNPACK"},
     {"npu:qnn", "QNNExecutionProvider", "QNN"}, {"nnapi", "NnapiExecutionProvider", NULL}};
 
-static const Dtype DTYPES[] = {DTYPE_NONE, FLOAT32, UINT8, INT8, UINT16, INT16, INT32, INT64, DTYPE_NONE, BOOL, FLOAT16, FLOAT64, UINT32, UINT64,
-                               DTYPE_NONE, DTYPE_NONE, BFLOAT16};
+static const Dtype DTYPES[] = {DTYPE_NONE, FLOAT32, UINT8,      INT8,       UINT16,  INT16,
+                               INT32,      INT64,   DTYPE_NONE, BOOL,       FLOAT16, FLOAT64,
+                               UINT32,     UINT64,  DTYPE_NONE, DTYPE_NONE, BFLOAT16};
+
+static int type_of(Dtype dtype) {
+  int type = 0;
+  while (DTYPES[type] != dtype) type++;
+  return type;
+}
 
 static void *library, *environment;
 static void *const *api;
@@ -39,9 +46,9 @@ typedef struct {
   void **inputs, **outputs; /* OrtValues */
   void *bound_buffers;      /* what the input values point at */
   bool outputs_known;
-  const char *provider, *executed;
-  Text shares;
-  bool provider_seen_in_profile, profiled;
+  const char *provider;
+  bool profiled;
+  ProfileFacts facts;
 } OrtSession;
 
 static char *status_text(void *status) {
@@ -66,7 +73,8 @@ static _Noreturn void load_failed(void *status, const char *model, const char *d
   if (contains_i(text, "out of memory") || strstr(text, "bad_alloc") || strstr(text, "Failed to allocate"))
     fail("out_of_memory", NULL, "ONNX Runtime has no memory for %s: %s", name, text);
   if (code == 3) fail("model_missing", NULL, "the model file %s cannot be opened: %s", name, text);
-  if (code == 7 || code == 10 || code == 1 || code == 2) fail("model_invalid", NULL, "%s is not a model that ONNX Runtime can load: %s", name, text);
+  if (code == 7 || code == 10 || code == 1 || code == 2)
+    fail("model_invalid", NULL, "%s is not a model that ONNX Runtime can load: %s", name, text);
   fail("run_failed", NULL, "ONNX Runtime cannot load %s on %s: %s", name, delegate, text);
 }
 
@@ -74,16 +82,20 @@ static void import(const Json *trial) {
   static const char *const names[] = {"libonnxruntime.so", "libonnxruntime.so.", NULL};
   char *path = find_library(trial, names, &folder);
   if (!path)
-    fail("runtime_missing", "socbench runtimes fetch PLATFORM, or name the folder that holds it in SOCBENCH_RUNTIMES", "libonnxruntime.so is not on this device");
+    fail("runtime_missing", "socbench runtimes fetch PLATFORM, or name the folder that holds it in SOCBENCH_RUNTIMES",
+         "libonnxruntime.so is not on this device");
   library = open_library(path, path);
   const void *(*get_base)(void) = (const void *(*)(void))dlsym(library, "OrtGetApiBase");
-  if (!get_base) fail("runtime_broken", "fetch it again: socbench runtimes fetch PLATFORM", "%s lacks OrtGetApiBase: it is no ONNX Runtime", path);
+  if (!get_base)
+    fail("runtime_broken", "fetch it again: socbench runtimes fetch PLATFORM",
+         "%s lacks OrtGetApiBase: it is no ONNX Runtime", path);
   const struct { const void *(*get)(uint32_t); const char *(*version)(void); } *base = get_base();
   version = copy_of(base->version(), strlen(base->version()));
   int minor = strchr(version, '.') ? atoi(strchr(version, '.') + 1) : 0; /* the API's version is the release's minor */
   api_version = minor < ASSIGNMENT_API ? minor : ASSIGNMENT_API;
   if (api_version < OLDEST_API || !(api = base->get((uint32_t)api_version)))
-    fail("runtime_broken", "use ONNX Runtime 1.12 or newer", "%s is ONNX Runtime %s, which is too old for this agent", path, version);
+    fail("runtime_broken", "use ONNX Runtime 1.12 or newer", "%s is ONNX Runtime %s, which is too old for this agent",
+         path, version);
   check(CALL(CREATE_ENV, (int, const char *, void **), 3, "socbench", &environment), "start");
 }
 
@@ -102,56 +114,66 @@ static const char *provider_of(const char *delegate, const char **generic) {
   add(&have, "");
   for (size_t i = 0; i < COUNT(PROVIDERS); i++) {
     bool there = has_provider(PROVIDERS[i].provider);
-    if (there && strcmp(PROVIDERS[i].delegate, delegate) == 0) return *generic = PROVIDERS[i].generic, PROVIDERS[i].provider;
+    if (there && strcmp(PROVIDERS[i].delegate, delegate) == 0)
+      return *generic = PROVIDERS[i].generic, PROVIDERS[i].provider;
     if (there) addf(&have, "%s%s", have.size ? ", " : "", PROVIDERS[i].delegate);
   }
   delegate_missing("onnxruntime", delegate, have.data);
 }
 
-static void append_provider(void *options, const Json *trial, const char *provider, const char *generic, const char *threads) {
+static void append_provider(void *options, const Json *trial, const char *provider, const char *generic,
+                            const char *threads) {
   const char *keys[16], *values[16];
   size_t count = 0;
   if (provider == CPU) return;
   if (!generic) { /* NNAPI: 1 lets it compute in fp16, 4 keeps it from its own CPU reference, which is no accelerator */
-    void *(*append)(void *, uint32_t) = (void *(*)(void *, uint32_t))dlsym(library, "OrtSessionOptionsAppendExecutionProvider_Nnapi");
+    void *(*append)(void *, uint32_t) =
+        (void *(*)(void *, uint32_t))dlsym(library, "OrtSessionOptionsAppendExecutionProvider_Nnapi");
     if (!append) fail("delegate_missing", NULL, "this build of ONNX Runtime exports no NNAPI");
-    check(append(options, strcmp(member(trial, "precision")->text, "fp16") == 0 ? 5u : 4u), "add NNAPI");
+    check(append(options, asks(trial, "precision", "fp16") ? 5u : 4u), "add NNAPI");
     return;
   }
   if (strcmp(generic, "XNNPACK") == 0) keys[count] = "intra_op_num_threads", values[count++] = threads;
   if (strcmp(generic, "QNN") == 0) {
     char *backend = textf("%s/libQnnHtp.so", folder);
     keys[count] = "backend_path", values[count++] = exists(backend) ? backend : "libQnnHtp.so";
-    if (strcmp(member(trial, "precision")->text, "fp16") == 0) keys[count] = "enable_htp_fp16_precision", values[count++] = "1";
+    if (asks(trial, "precision", "fp16")) keys[count] = "enable_htp_fp16_precision", values[count++] = "1";
   }
   const Json *given = member(member(trial, "options"), "delegate_options");
-  for (const Json *item = is_null(given) ? NULL : given->first; item && item->type == JSON_STRING && count < COUNT(keys); item = item->next)
+  for (const Json *item = is_null(given) ? NULL : given->first;
+       item && item->type == JSON_STRING && count < COUNT(keys); item = item->next)
     keys[count] = item->key, values[count++] = item->text;
-  void *status = CALL(APPEND_PROVIDER, (void *, const char *, const char *const *, const char *const *, size_t), options, generic, keys, values, count);
+  void *status = CALL(APPEND_PROVIDER, (void *, const char *, const char *const *, const char *const *, size_t),
+                      options, generic, keys, values, count);
   if (status) fail("delegate_missing", NULL, "ONNX Runtime cannot use %s here: %s", provider, status_text(status));
 }
 
 static void *create(const char *model, const Json *trial, const char *profile_prefix) {
-  static const struct { const char *name; int level; } levels[] = {{"disabled", 0}, {"basic", 1}, {"extended", 2}, {"all", 99}};
+  static const struct {
+    const char *name;
+    int level;
+  } levels[] = {{"disabled", 0}, {"basic", 1}, {"extended", 2}, {"all", 99}};
   void *options, *session;
   const char *delegate = member(trial, "delegate")->text, *generic = NULL, *provider = provider_of(delegate, &generic);
   const char *wanted = string_or(member(member(trial, "options"), "graph_optimization"), "all");
-  int64_t threads = 1;
-  int level = -1;
-  int_in(member(trial, "threads"), 1, 4096, &threads);
+  int level = -1, threads = threads_of(trial);
   for (size_t i = 0; i < COUNT(levels); i++)
     if (strcmp(levels[i].name, wanted) == 0) level = levels[i].level;
-  if (level < 0) fail("bad_job", NULL, "options.graph_optimization is %s; it is one of disabled, basic, extended, all", wanted);
+  if (level < 0)
+    fail("bad_job", NULL, "options.graph_optimization is %s; it is one of disabled, basic, extended, all", wanted);
   check(CALL(CREATE_SESSION_OPTIONS, (void **), &options), "make options");
   /* XNNPACK has a pool of its own; two pools would fight over the cores */
-  check(CALL(SET_INTRA_THREADS, (void *, int), options, generic && strcmp(generic, "XNNPACK") == 0 ? 1 : (int)threads), "set threads");
+  check(CALL(SET_INTRA_THREADS, (void *, int), options, generic && strcmp(generic, "XNNPACK") == 0 ? 1 : threads),
+        "set threads");
   check(CALL(SET_INTER_THREADS, (void *, int), options, 1), "set threads");
   check(CALL(SET_LOG_SEVERITY, (void *, int), options, 3), "set its log");
   check(CALL(SET_OPTIMIZATION, (void *, int), options, level), "set its optimisations");
   if (api_version >= ASSIGNMENT_API)
-    check(CALL(ADD_CONFIG, (void *, const char *, const char *), options, "session.record_ep_graph_assignment_info", "1"), "record assignments");
+    check(
+        CALL(ADD_CONFIG, (void *, const char *, const char *), options, "session.record_ep_graph_assignment_info", "1"),
+        "record assignments");
   if (profile_prefix) check(CALL(ENABLE_PROFILING, (void *, const char *), options, profile_prefix), "profile");
-  append_provider(options, trial, provider, generic, textf("%lld", (long long)threads));
+  append_provider(options, trial, provider, generic, textf("%d", threads));
   void *status = CALL(CREATE_SESSION, (void *, const char *, void *, void **), environment, model, options, &session);
   if (status) load_failed(status, model, delegate);
   return session;
@@ -175,7 +197,9 @@ static Tensor *read_tensors(OrtSession *self, bool inputs, int *count) {
   for (size_t i = 0; i < size; i++) {
     char *name;
     void *type, *shape;
-    check(CALL(inputs ? INPUT_NAME : OUTPUT_NAME, (void *, size_t, void *, char **), self->session, i, self->allocator, &name), "name a tensor");
+    check(CALL(inputs ? INPUT_NAME : OUTPUT_NAME, (void *, size_t, void *, char **), self->session, i, self->allocator,
+               &name),
+          "name a tensor");
     check(CALL(inputs ? INPUT_TYPE : OUTPUT_TYPE, (void *, size_t, void **), self->session, i, &type), "give a type");
     check(CALL(CAST_TO_TENSOR, (void *, void **), type, &shape), "give a type");
     if (!shape) fail("model_invalid", NULL, "%s %s of the model is no tensor", inputs ? "input" : "output", name);
@@ -183,7 +207,8 @@ static Tensor *read_tensors(OrtSession *self, bool inputs, int *count) {
     read_shape(shape, &tensors[i].dtype, tensors[i].shape, &tensors[i].rank);
     for (int d = 0; d < tensors[i].rank; d++)
       if (tensors[i].shape[d] < 0) tensors[i].shape[d] = -1;
-    if (tensors[i].dtype == DTYPE_NONE) fail("op_unsupported", NULL, "tensor %s has a type that this agent does not handle", name);
+    if (tensors[i].dtype == DTYPE_NONE)
+      fail("op_unsupported", NULL, "tensor %s has a type that this agent does not handle", name);
     RELEASE(RELEASE_TYPE_INFO, type);
   }
   *count = (int)size;
@@ -200,7 +225,8 @@ static bool run(Session *session) {
 static void *const *bound_outputs(OrtSession *self) {
   void **values;
   size_t count;
-  check(CALL(BOUND_OUTPUTS, (void *, void *, void ***, size_t *), self->binding, self->allocator, &values, &count), "give its outputs");
+  check(CALL(BOUND_OUTPUTS, (void *, void *, void ***, size_t *), self->binding, self->allocator, &values, &count),
+        "give its outputs");
   if ((int)count != self->base.output_count) fail("run_failed", NULL, "ONNX Runtime gave %d outputs", (int)count);
   return values;
 }
@@ -209,7 +235,8 @@ static void *const *bound_outputs(OrtSession *self) {
 static void bind_outputs(OrtSession *self) {
   bool fixed = true;
   if (self->outputs_known) return;
-  for (int i = 0; i < self->base.output_count; i++) fixed = fixed && element_count(self->base.outputs[i].shape, self->base.outputs[i].rank) >= 0;
+  for (int i = 0; i < self->base.output_count; i++)
+    fixed = fixed && element_count(self->base.outputs[i].shape, self->base.outputs[i].rank) >= 0;
   void *const *ran = !fixed && self->bound_buffers ? bound_outputs(self) : NULL;
   CALL(CLEAR_OUTPUTS, (void *), self->binding);
   for (int i = 0; i < self->base.output_count; i++) {
@@ -217,14 +244,15 @@ static void bind_outputs(OrtSession *self) {
     if (ran) {
       self->outputs[i] = ran[i];
     } else if (fixed) {
-      int type = 0;
-      while (DTYPES[type] != spec->dtype) type++;
-      check(CALL(CREATE_TENSOR, (void *, const int64_t *, size_t, int, void **), self->allocator, spec->shape, (size_t)spec->rank, type, &self->outputs[i]), "allocate");
+      check(CALL(CREATE_TENSOR, (void *, const int64_t *, size_t, int, void **), self->allocator, spec->shape,
+                 (size_t)spec->rank, type_of(spec->dtype), &self->outputs[i]), "allocate");
     } else {
-      check(CALL(BIND_OUTPUT_TO_DEVICE, (void *, const char *, void *), self->binding, spec->name, self->memory), "bind an output");
+      check(CALL(BIND_OUTPUT_TO_DEVICE, (void *, const char *, void *), self->binding, spec->name, self->memory),
+            "bind an output");
       continue;
     }
-    check(CALL(BIND_OUTPUT, (void *, const char *, void *), self->binding, spec->name, self->outputs[i]), "bind an output");
+    check(CALL(BIND_OUTPUT, (void *, const char *, void *), self->binding, spec->name, self->outputs[i]),
+          "bind an output");
   }
   self->outputs_known = fixed || ran;
 }
@@ -237,12 +265,11 @@ static void bind(Session *session, void *const *buffers) {
   self->bound_buffers = (void *)buffers;
   for (int i = 0; i < session->input_count; i++) {
     const Tensor *spec = &session->inputs[i];
-    size_t size = (size_t)element_count(spec->shape, spec->rank) * dtype_size(spec->dtype);
-    int type = 0;
-    while (DTYPES[type] != spec->dtype) type++;
-    check(CALL(CREATE_TENSOR_WITH_DATA, (void *, void *, size_t, const int64_t *, size_t, int, void **), self->memory, buffers[i], size, spec->shape,
-               (size_t)spec->rank, type, &self->inputs[i]), "bind an input");
-    check(CALL(BIND_INPUT, (void *, const char *, void *), self->binding, spec->name, self->inputs[i]), "bind an input");
+    check(CALL(CREATE_TENSOR_WITH_DATA, (void *, void *, size_t, const int64_t *, size_t, int, void **), self->memory,
+               buffers[i], tensor_bytes(spec), spec->shape, (size_t)spec->rank, type_of(spec->dtype), &self->inputs[i]),
+          "bind an input");
+    check(CALL(BIND_INPUT, (void *, const char *, void *), self->binding, spec->name, self->inputs[i]),
+          "bind an input");
   }
 }
 
@@ -256,33 +283,39 @@ static const void *output(Session *session, int index, Dtype *dtype, int64_t *sh
   return data;
 }
 
+typedef struct {
+  const char *names[16];
+  int sums[16], count;
+} Providers;
+
+static void count_nodes(Providers *all, const char *name, int nodes) {
+  int k = 0;
+  while (k < all->count && strcmp(all->names[k], name)) k++;
+  if (k == (int)COUNT(all->names)) return;
+  if (k == all->count) all->names[all->count++] = name;
+  all->sums[k] += nodes;
+}
+
 /* Counts the graph's nodes by the provider that they were given to. */
 static void describe_assignment(OrtSession *self) {
   void *const *parts, *const *nodes;
   size_t count = 0, in_part;
   Session *session = &self->base;
   int total = 0, mine = 0, partitions = 0;
-  const char *names[16];
-  int sums[16], kinds = 0;
-  session->nodes_total = session->nodes_delegated = -1;
-  session->partitions = self->provider == CPU ? 1 : -1;
-  session->delegation = "unknown";
-  session->evidence_kind = "none";
-  if (api_version < ASSIGNMENT_API || CALL(ASSIGNMENT_INFO, (void *, void *const **, size_t *), self->session, &parts, &count)) return;
+  Providers all = {0};
+  if (self->provider == CPU) session->partitions = 1;
+  if (api_version < ASSIGNMENT_API) return;
+  if (CALL(ASSIGNMENT_INFO, (void *, void *const **, size_t *), self->session, &parts, &count)) return;
   for (size_t i = 0; i < count; i++) {
     const char *name;
     check(CALL(SUBGRAPH_PROVIDER, (const void *, const char **), parts[i], &name), "name a provider");
     check(CALL(SUBGRAPH_NODES, (const void *, void *const **, size_t *), parts[i], &nodes, &in_part), "give its nodes");
-    bool own = strcmp(name, self->provider) == 0;
     total += (int)in_part;
-    if (own) mine += (int)in_part, partitions++;
-    int k = 0;
-    while (k < kinds && strcmp(names[k], name)) k++;
-    if (k == kinds && kinds < (int)COUNT(names)) names[kinds] = name, sums[kinds++] = 0;
-    if (k < kinds) sums[k] += (int)in_part;
+    if (strcmp(name, self->provider) == 0) mine += (int)in_part, partitions++;
+    count_nodes(&all, name, (int)in_part);
   }
-  add(&session->details, "\"nodes_by_provider\":{");
-  for (int k = 0; k < kinds; k++) addf(&session->details, "%s\"%s\":%d", k ? "," : "", names[k], sums[k]);
+  put(&session->details, "nodes_by_provider", "{");
+  for (int k = 0; k < all.count; k++) put_int(&session->details, all.names[k], all.sums[k]);
   add(&session->details, "}");
   if (!total) return;
   session->nodes_total = total;
@@ -292,8 +325,6 @@ static void describe_assignment(OrtSession *self) {
   session->evidence_kind = "reported";
   if (!mine) session->delegate = "cpu:mlas", session->accelerator = cpu_name();
 }
-
-static bool read_profile(OrtSession *self, const char *path, Text *rows);
 
 static bool profile(Session *session, void *const *buffers, Text *rows) {
   OrtSession *first = (OrtSession *)session, self = {.base = *session};
@@ -306,88 +337,13 @@ static bool profile(Session *session, void *const *buffers, Text *rows) {
   check(CALL(CREATE_BINDING, (void *, void **), self.session, &self.binding), "bind");
   bind(&self.base, buffers);
   for (int i = 0; i < PROFILE_RUNS + 1; i++)
-    if (!run(&self.base)) fail("run_failed", NULL, "an inference of the profiled session failed: %s", self.base.problem);
+    if (!run(&self.base))
+      fail("run_failed", NULL, "an inference of the profiled session failed: %s", self.base.problem);
   check(CALL(END_PROFILING, (void *, void *, char **), self.session, self.allocator, &path), "end its profile");
   first->profiled = true;
-  bool any = read_profile(first, path, rows);
+  bool any = read_onnxruntime_profile(path, first->provider, PROFILE_RUNS, &first->facts, rows);
   unlink(path);
   return any;
-}
-
-static const char *precision_of(const char *op, const Json *arguments) {
-  static const char *const heavy[] = {"Conv", "Gemm", "MatMul", "Attention", "LSTM", "GRU", "RNN"};
-  static const struct { const char *type, *precision; } types[] = {
-      {"float", "fp32"}, {"float16", "fp16"}, {"bfloat16", "bf16"}, {"int8", "int8"}, {"uint8", "int8"}};
-  const Json *inputs = member(arguments, "input_type_shape");
-  const char *type = is_null(inputs) || !inputs->first || !inputs->first->first ? NULL : inputs->first->first->key;
-  bool counts = false;
-  for (size_t i = 0; i < COUNT(heavy); i++) counts |= strstr(op, heavy[i]) != NULL;
-  if (!counts || !type) return NULL;
-  if (strcmp(op, "MatMulNBits") == 0) return "int4_weights";
-  if (strncmp(op, "Dynamic", 7) == 0 || strcmp(op, "MatMulInteger") == 0 || strcmp(op, "ConvInteger") == 0) return "int8_dynamic";
-  for (size_t i = 0; i < COUNT(types); i++)
-    if (strcmp(type, types[i].type) == 0) return types[i].precision;
-  return NULL;
-}
-
-/* Reads the profile that ONNX Runtime wrote: a row an operator, mean time an inference, and the kernels' time by the
- * precision in which they computed. The first run is left out. */
-static bool read_profile(OrtSession *self, const char *path, Text *rows) {
-  typedef struct { char *name; const char *op, *provider; double us; int calls; } Row;
-  static const char ending[] = "_kernel_time";
-  const char *problem, *precisions[8];
-  double weights[8], whole = 0, first_end = 0;
-  int kinds = 0, count = 0, room = 0;
-  Row *found = NULL;
-  Text text = {0};
-  if (!read_file(path, 256u << 20, &text)) return false;
-  Json *events = json_parse(text.data, text.size, &problem);
-  if (!events || events->type != JSON_ARRAY) return false;
-  for (const Json *event = events->first; event && !first_end; event = event->next)
-    if (strcmp(string_or(member(event, "name"), ""), "model_run") == 0) first_end = number_or(member(event, "ts"), 0) + number_or(member(event, "dur"), 0);
-  for (const Json *event = events->first; event; event = event->next) {
-    const char *name = string_or(member(event, "name"), "");
-    const Json *arguments = member(event, "args");
-    if (strcmp(string_or(member(event, "cat"), ""), "Node") || !ends_with(name, ending) || number_or(member(event, "ts"), 0) < first_end) continue;
-    size_t size = strlen(name) - strlen(ending);
-    const char *op = string_or(member(arguments, "op_name"), ""), *precision = precision_of(op, arguments);
-    double us = number_or(member(event, "dur"), 0);
-    int i = 0, k = 0;
-    while (i < count && (strncmp(found[i].name, name, size) || found[i].name[size])) i++;
-    if (i == count) {
-      if (count == room) {
-        found = realloc(found, sizeof *found * (size_t)(room = room * 2 + 64));
-        if (!found) fail("out_of_memory", NULL, "the process ran out of memory");
-      }
-      found[count++] = (Row){copy_of(name, size), op, string_or(member(arguments, "provider"), ""), 0, 0};
-    }
-    found[i].us += us;
-    found[i].calls++;
-    if (strcmp(found[i].provider, self->provider) == 0) self->provider_seen_in_profile = true;
-    if (!precision) continue;
-    while (k < kinds && strcmp(precisions[k], precision)) k++;
-    if (k == kinds && kinds < (int)COUNT(precisions)) precisions[kinds] = precision, weights[kinds++] = 0;
-    if (k < kinds) weights[k] += us + 0.01, whole += us + 0.01;
-  }
-  add(rows, "[");
-  for (int i = 0; i < count; i++) {
-    int calls = found[i].calls / PROFILE_RUNS;
-    addf(rows, "%s[%d,", i ? "," : "", i);
-    add_string(rows, found[i].op);
-    add(rows, ",");
-    add_string(rows, found[i].name);
-    add(rows, ",");
-    add_string(rows, found[i].provider);
-    addf(rows, ",%lld,%d]", (long long)(found[i].us * 1000 / PROFILE_RUNS), calls ? calls : 1);
-  }
-  add(rows, "]");
-  int heaviest = 0;
-  for (int k = 0; k < kinds; k++) {
-    if (weights[k] > weights[heaviest]) heaviest = k;
-    addf(&self->shares, "%s\"%s\":%.4f", k ? "," : "", precisions[k], weights[k] / whole);
-  }
-  if (kinds) self->executed = precisions[heaviest];
-  return count > 0;
 }
 
 /* What only a profiled session shows: the types that the kernels worked on and, in builds that can't tell the
@@ -395,16 +351,16 @@ static bool read_profile(OrtSession *self, const char *path, Text *rows) {
 static void evidence(Session *session) {
   OrtSession *self = (OrtSession *)session;
   bool unknown = strcmp(session->delegation, "unknown") == 0;
-  if (!self->profiled && (unknown || strcmp(member(session->trial, "precision")->text, "fp32"))) {
+  if (!self->profiled && (unknown || !asks(session->trial, "precision", "fp32"))) {
     Text rows = {0};
     profile(session, self->bound_buffers, &rows);
   }
-  if (self->executed) {
-    session->precision = self->executed;
-    addf(&session->details, "%s\"kernel_time_share\":{%s}", session->details.size ? "," : "", self->shares.data);
+  if (self->facts.executed) {
+    session->precision = self->facts.executed;
+    put(&session->details, "kernel_time_share", textf("{%s}", self->facts.shares.data));
     session->better = true;
   }
-  if (unknown && self->profiled && !self->provider_seen_in_profile) {
+  if (unknown && self->profiled && !self->facts.provider_seen) {
     session->delegation = "fell_back";
     session->evidence_kind = "counted";
     session->delegate = "cpu:mlas";
@@ -413,22 +369,19 @@ static void evidence(Session *session) {
 }
 
 static Session *load(const char *model, const Json *trial) {
-  OrtSession *self = take(sizeof *self);
-  Session *session = &self->base;
-  const char *generic = NULL, *delegate = member(trial, "delegate")->text;
+  Session *session = new_session(sizeof(OrtSession), model, trial);
+  OrtSession *self = (OrtSession *)session;
+  const char *generic = NULL;
   int before = thread_count();
-  session->trial = trial;
-  session->model = model;
   session->version = version;
-  session->compile_ns = -1;
-  session->delegate = delegate;
-  self->provider = provider_of(delegate, &generic);
-  bool cpu = strncmp(delegate, "cpu:", 4) == 0;
+  self->provider = provider_of(session->delegate, &generic);
+  bool cpu = strncmp(session->delegate, "cpu:", 4) == 0;
   if (cpu) session->accelerator = cpu_name();
   self->session = create(model, trial, NULL);
   session->threads = thread_count() - before + 1;
   check(CALL(DEFAULT_ALLOCATOR, (void **), &self->allocator), "give its allocator");
-  check(CALL(CREATE_CPU_MEMORY_INFO, (int, int, void **), 0, 0, &self->memory), "describe memory"); /* device allocator, default memory */
+  check(CALL(CREATE_CPU_MEMORY_INFO, (int, int, void **), 0, 0, &self->memory),
+        "describe memory"); /* device allocator, default memory */
   check(CALL(CREATE_BINDING, (void *, void **), self->session, &self->binding), "bind");
   session->inputs = read_tensors(self, true, &session->input_count);
   session->outputs = read_tensors(self, false, &session->output_count);
@@ -440,15 +393,14 @@ static Session *load(const char *model, const Json *trial) {
   session->bind = bind;
   session->output = output;
   session->evidence = evidence;
-  session->precision = cpu && strcmp(member(trial, "precision")->text, "fp32") == 0 ? "fp32" : NULL;
+  session->precision = cpu && asks(trial, "precision", "fp32") ? "fp32" : NULL;
   describe_assignment(self);
   return session;
 }
 
 static void probe(Text *entry) {
   import(NULL);
-  add(entry, "\"version\":");
-  add_string(entry, version);
+  put_string(entry, "version", version);
   add(entry, ",\"formats\":[\"onnx\"],\"error\":null,\"delegates\":[");
   for (size_t i = 0; i < COUNT(PROVIDERS); i++) {
     bool there = has_provider(PROVIDERS[i].provider);

@@ -38,7 +38,16 @@ static uint16_t double_to_half(double value) {
 
 double get_element(Dtype dtype, const void *data, size_t index) {
   const uint8_t *at = (const uint8_t *)data + index * dtype_size(dtype);
-  union { float f; double d; int16_t i16; uint16_t u16; int32_t i32; uint32_t u32; int64_t i64; uint64_t u64; } bits = {0};
+  union {
+    float f;
+    double d;
+    int16_t i16;
+    uint16_t u16;
+    int32_t i32;
+    uint32_t u32;
+    int64_t i64;
+    uint64_t u64;
+  } bits = {0};
   memcpy(&bits, at, dtype_size(dtype));
   switch (dtype) {
     case FLOAT32: return bits.f;
@@ -78,10 +87,14 @@ int64_t element_count(const int64_t *shape, int rank) {
   return count;
 }
 
+size_t tensor_bytes(const Tensor *tensor) {
+  return (size_t)element_count(tensor->shape, tensor->rank) * dtype_size(tensor->dtype);
+}
+
 void add_shape(Text *text, const int64_t *shape, int rank) {
   add(text, "[");
   for (int i = 0; i < rank; i++) {
-    if (i) add(text, ",");
+    comma(text);
     add_int_or_null(text, shape[i], shape[i] >= 0);
   }
   add(text, "]");
@@ -90,12 +103,16 @@ void add_shape(Text *text, const int64_t *shape, int rank) {
 void add_tensors(Text *text, const Tensor *tensors, int count) {
   add(text, "[");
   for (int i = 0; i < count; i++) {
-    add(text, i ? ",{\"name\":" : "{\"name\":");
-    add_string(text, tensors[i].name);
-    addf(text, ",\"dtype\":\"%s\",\"shape\":", dtype_name(tensors[i].dtype));
+    comma(text);
+    add(text, "{");
+    put_string(text, "name", tensors[i].name);
+    put_string(text, "dtype", dtype_name(tensors[i].dtype));
+    put(text, "shape", "");
     add_shape(text, tensors[i].shape, tensors[i].rank);
-    if (tensors[i].quantized) addf(text, ",\"scale\":%.17g,\"zero_point\":%lld}", tensors[i].scale, (long long)tensors[i].zero_point);
-    else add(text, ",\"scale\":null,\"zero_point\":null}");
+    put(text, "scale", tensors[i].quantized ? "" : "null");
+    if (tensors[i].quantized) addf(text, "%.17g", tensors[i].scale);
+    put_known(text, "zero_point", tensors[i].zero_point, tensors[i].quantized);
+    add(text, "}");
   }
   add(text, "]");
 }
@@ -107,7 +124,8 @@ static char *shape_text(const int64_t *shape, int rank) {
 }
 
 static _Noreturn void misfit(const char *name, const int64_t *shape, int rank, const Tensor *own) {
-  fail("shape_mismatch", NULL, "input %s is %s and cannot be %s", name, shape_text(own->shape, own->rank), shape_text(shape, rank));
+  fail("shape_mismatch", NULL, "input %s is %s and cannot be %s", name, shape_text(own->shape, own->rank),
+       shape_text(shape, rank));
 }
 
 static bool is_named(const Tensor *tensor, const char *name) {
@@ -131,7 +149,8 @@ void want_shapes(Tensor *tensors, int count, const Json *trial, bool fixed_only,
   for (const Json *item = given ? shapes->first : NULL; item && !(count == 1 && given == 1); item = item->next) {
     bool known = false;
     for (int i = 0; i < count; i++) known |= is_named(&tensors[i], item->key);
-    if (!known) fail("shape_mismatch", NULL, "the model has no input called %s; it has %s", item->key, names_of(tensors, count));
+    if (!known)
+      fail("shape_mismatch", NULL, "the model has no input called %s; it has %s", item->key, names_of(tensors, count));
   }
   for (int i = 0; i < count; i++) {
     Tensor *own = &tensors[i];
@@ -143,7 +162,8 @@ void want_shapes(Tensor *tensors, int count, const Json *trial, bool fixed_only,
     memcpy(shape, own->shape, sizeof shape);
     if (wanted) {
       rank = 0;
-      for (const Json *size = wanted->first; size && rank < MAX_RANK; size = size->next) int_in(size, 0, INT32_MAX, &shape[rank++]);
+      for (const Json *size = wanted->first; size && rank < MAX_RANK; size = size->next)
+        int_in(size, 0, INT32_MAX, &shape[rank++]);
     }
     if (rank != own->rank) misfit(own->name, shape, rank, own);
     if (!wanted && rank && (own->shape[0] < 0 || batch > 1)) shape[0] = batch;
@@ -152,8 +172,11 @@ void want_shapes(Tensor *tensors, int count, const Json *trial, bool fixed_only,
       if (shape[d] < 0) {
         Text advice = {0};
         addf(&advice, "give it: --shape %s=", own->name);
-        for (int k = 0; k < rank; k++) own->shape[k] < 0 ? addf(&advice, "%sN", k ? "," : "") : addf(&advice, "%s%lld", k ? "," : "", (long long)own->shape[k]);
-        fail("shape_mismatch", advice.data, "input %s has dynamic dimensions: %s", own->name, shape_text(own->shape, rank));
+        for (int k = 0; k < rank; k++)
+          own->shape[k] < 0 ? addf(&advice, "%sN", k ? "," : "")
+                            : addf(&advice, "%s%lld", k ? "," : "", (long long)own->shape[k]);
+        fail("shape_mismatch", advice.data, "input %s has dynamic dimensions: %s", own->name,
+             shape_text(own->shape, rank));
       }
       if (shape[d] != own->shape[d]) {
         if (fixed_only && own->shape[d] >= 0) misfit(own->name, shape, rank, own);
@@ -167,7 +190,8 @@ void want_shapes(Tensor *tensors, int count, const Json *trial, bool fixed_only,
 /* SplitMix64 (Steele, Lea, Flood 2014; Vigna's reference code): the inputs of docs/protocol.md, *Seeded inputs*. */
 void seeded_tensor(uint64_t seed, const Tensor *tensor, const int64_t *shape, void *data) {
   int64_t count = element_count(shape, tensor->rank);
-  if (count < 0) fail("shape_mismatch", NULL, "an input of shape %s is too large to make", shape_text(shape, tensor->rank));
+  if (count < 0)
+    fail("shape_mismatch", NULL, "an input of shape %s is too large to make", shape_text(shape, tensor->rank));
   for (int64_t i = 0; i < count; i++) {
     uint64_t z = seed += UINT64_C(0x9E3779B97F4A7C15);
     z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
@@ -186,12 +210,15 @@ static void map_file(Given *given, const char *where, int index, const char *pat
   given->one_bytes = (size_t)elements * dtype_size(given->spec.dtype);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   struct stat facts;
-  if (fd < 0 || fstat(fd, &facts) < 0) fail("bad_job", NULL, "%s.inputs[%d].file: %s: %s", where, index, path, strerror(errno));
-  if (given->one_bytes && count > (int64_t)(INT64_MAX / (int64_t)given->one_bytes)) fail("bad_job", NULL, "%s.count is too large", where);
+  if (fd < 0 || fstat(fd, &facts) < 0)
+    fail("bad_job", NULL, "%s.inputs[%d].file: %s: %s", where, index, path, strerror(errno));
+  if (given->one_bytes && count > (int64_t)(INT64_MAX / (int64_t)given->one_bytes))
+    fail("bad_job", NULL, "%s.count is too large", where);
   int64_t need = count * (int64_t)given->one_bytes;
   if ((int64_t)facts.st_size != need || need > (int64_t)(SIZE_MAX / 2))
     fail("bad_job", NULL, "%s.inputs[%d].file: %s has %lld bytes, %lld inputs of %s %s take %lld", where, index, path,
-         (long long)facts.st_size, (long long)count, dtype_name(given->spec.dtype), shape_text(given->spec.shape, given->spec.rank), (long long)need);
+         (long long)facts.st_size, (long long)count, dtype_name(given->spec.dtype),
+         shape_text(given->spec.shape, given->spec.rank), (long long)need);
   if (!need) {
     given->data = (const uint8_t *)"";
     return;
@@ -219,7 +246,8 @@ Inputs read_inputs(const Json *document, const char *where, const Json *trial, c
       for (int d = 0; d < model[i].rank; d++)
         if (given->spec.shape[d] < 0) given->spec.shape[d] = 1;
       if (model[i].dtype == DTYPE_NONE || model[i].dtype == BFLOAT16)
-        fail("shape_mismatch", "give an input file", "no input of type %s can be made from a seed", dtype_name(model[i].dtype));
+        fail("shape_mismatch", "give an input file", "no input of type %s can be made from a seed",
+             dtype_name(model[i].dtype));
       int64_t elements = element_count(given->spec.shape, given->spec.rank);
       given->one_bytes = elements < 0 ? 0 : (size_t)elements * dtype_size(model[i].dtype);
       void *data = take(given->one_bytes);
@@ -248,7 +276,8 @@ static void fit(const Tensor *own, const Given *given, const uint8_t *data, void
   if (own->dtype == spec->dtype) {
     memcpy(into, data, given->one_bytes);
   } else if (is_float(spec->dtype) && is_float(own->dtype)) {
-    for (int64_t i = 0; i < count; i++) put_element(own->dtype, into, (size_t)i, get_element(spec->dtype, data, (size_t)i));
+    for (int64_t i = 0; i < count; i++)
+      put_element(own->dtype, into, (size_t)i, get_element(spec->dtype, data, (size_t)i));
   } else if (is_float(spec->dtype) && own->quantized && own->dtype >= INT8 && own->dtype <= UINT32) {
     bool is_unsigned = own->dtype == UINT8 || own->dtype == UINT16 || own->dtype == UINT32;
     double span = ldexp(1, (int)dtype_size(own->dtype) * 8), low = is_unsigned ? 0 : -span / 2, high = low + span - 1;
@@ -257,13 +286,14 @@ static void fit(const Tensor *own, const Given *given, const uint8_t *data, void
       put_element(own->dtype, into, (size_t)i, value < low ? low : value > high ? high : value);
     }
   } else {
-    fail("shape_mismatch", NULL, "input %s is %s and cannot be %s", own->name, dtype_name(own->dtype), dtype_name(spec->dtype));
+    fail("shape_mismatch", NULL, "input %s is %s and cannot be %s", own->name, dtype_name(own->dtype),
+         dtype_name(spec->dtype));
   }
 }
 
 /* Fills the model's input buffers with input `index`: by name, but a model of one input takes the one tensor there is.
  * Floats for an integer input with a scale are quantised: round half to even, saturated. */
-void fit_inputs(const Inputs *inputs, int64_t index, const Tensor *model, int count, void **buffers) {
+static void fit_inputs(const Inputs *inputs, int64_t index, const Tensor *model, int count, void **buffers) {
   for (int i = 0; i < count; i++) {
     const Given *given = count == 1 && inputs->tensors == 1 ? &inputs->given[0] : NULL;
     Text names = {0};
@@ -272,8 +302,16 @@ void fit_inputs(const Inputs *inputs, int64_t index, const Tensor *model, int co
       if (is_named(&model[i], inputs->given[k].spec.name)) given = &inputs->given[k];
       addf(&names, "%s%s", k ? ", " : "", inputs->given[k].spec.name);
     }
-    if (!given) fail("shape_mismatch", NULL, "no input was given for %s; given were %s", model[i].name, names.size ? names.data : "none");
+    if (!given)
+      fail("shape_mismatch", NULL, "no input was given for %s; given were %s", model[i].name,
+           names.size ? names.data : "none");
     free(names.data);
     fit(&model[i], given, given->data + (size_t)index * given->one_bytes, buffers[i]);
   }
+}
+
+/* Fits input `index` into the buffers and gives them to the runtime. */
+void bind_input(Session *session, const Inputs *inputs, int64_t index, void **buffers) {
+  fit_inputs(inputs, index, session->inputs, session->input_count, buffers);
+  session->bind(session, buffers);
 }

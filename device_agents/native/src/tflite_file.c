@@ -1,5 +1,6 @@
-/* What a .tflite file says of itself: its nodes, and the precision by the types that the heavy nodes read. The file is a
- * flatbuffer (schema.fbs of TFLite): tables whose fields are found by number. Every read is checked against the end. */
+/* What a .tflite file says of itself: its nodes, and the precision by the types that the heavy nodes read. The file
+ * is a flatbuffer (schema.fbs of TFLite): tables whose fields are found by number. Every read is checked against the
+ * end. */
 #include "agent.h"
 
 typedef struct {
@@ -98,9 +99,12 @@ static void read_facts(const File *file, TfliteFacts *facts) {
   for (int i = 0; i < facts->nodes; i++) {
     Table node = item(file, nodes, i), inputs = child(file, node, 1), outputs = child(file, node, 2);
     int code = operator_code(file, codes, node), data_at = code == TRANSPOSE_CONV ? 2 : 0;
-    bool heavy = code == CONV_2D || code == DEPTHWISE || code == FULLY_CONNECTED || code == TRANSPOSE_CONV || code == BATCH_MATMUL || code == CONV_3D;
-    int data = int_item(file, inputs, data_at), weights = int_item(file, inputs, 1), output = int_item(file, outputs, 0), count = length(file, tensors);
-    if (!heavy || data < 0 || weights < 0 || output < 0 || data >= count || weights >= count || output >= count) continue;
+    bool heavy = code == CONV_2D || code == DEPTHWISE || code == FULLY_CONNECTED || code == TRANSPOSE_CONV ||
+                 code == BATCH_MATMUL || code == CONV_3D;
+    int data = int_item(file, inputs, data_at), weights = int_item(file, inputs, 1),
+        output = int_item(file, outputs, 0), count = length(file, tensors);
+    if (!heavy || data < 0 || weights < 0 || output < 0 || data >= count || weights >= count || output >= count)
+      continue;
     Table w = item(file, tensors, weights), y = item(file, tensors, output);
     const char *precision = precision_of(byte_field(file, item(file, tensors, data), 1), byte_field(file, w, 1));
     int64_t size = sizes(file, y, &last);

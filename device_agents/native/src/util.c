@@ -80,7 +80,7 @@ void drop_front(Text *text, size_t size) {
   text->size -= size;
 }
 
-static int64_t clock_ns(int clock) {
+int64_t clock_ns(int clock) {
   struct timespec now;
   clock_gettime((clockid_t)clock, &now);
   return (int64_t)now.tv_sec * SECOND_NS + now.tv_nsec;
@@ -106,6 +106,8 @@ bool write_all(int fd, const void *data, size_t size) {
   }
   return true;
 }
+
+bool no_space(void) { return errno == ENOSPC || errno == EDQUOT; }
 
 bool read_file(const char *path, size_t limit, Text *into) {
   int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -147,7 +149,8 @@ char *file_text(const char *path, size_t limit) {
 char *stripped_text(const char *path) {
   Text text = {0};
   if (!read_file(path, 4096, &text)) return free(text.data), NULL;
-  while (text.size && strchr("\n\r\t ", text.data[text.size - 1])) text.data[--text.size] = 0; /* strchr finds the NUL */
+  while (text.size && strchr("\n\r\t ", text.data[text.size - 1]))
+    text.data[--text.size] = 0; /* strchr finds the NUL */
   for (size_t i = 0; i < text.size; i++)
     if (!text.data[i]) text.data[i] = ',';
   return text.size ? text.data : (free(text.data), NULL);
@@ -161,7 +164,8 @@ bool read_integer(const char *path, int64_t *value) {
   return ok;
 }
 
-/* A path under SOCBENCH_SYSFS_ROOT (tests and simulators put another folder in front); valid until the 8th call after. */
+/* A path under SOCBENCH_SYSFS_ROOT (tests and simulators put another folder in front); valid until the 8th call
+ * after. */
 const char *sysfs(const char *format, ...) {
   static char paths[8][1024];
   static int turn;
@@ -209,43 +213,6 @@ char **list_folder(const char *path, const char *prefix, int *count) {
   return names;
 }
 
-/* Runs a command and takes what it prints on both streams and, where wanted, its status; false when it can't be started or
- * is not done in time. */
-bool capture(char *const argv[], int64_t timeout_ns, size_t limit, Text *into, int *ended) {
-  int ends[2], parent = getpid(), status = 0;
-  if (pipe2(ends, O_CLOEXEC)) return false;
-  int pid = fork();
-  if (pid == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    if (getppid() != parent) _exit(125);
-    dup2(open("/dev/null", O_RDONLY), 0);
-    dup2(ends[1], 1);
-    dup2(ends[1], 2);
-    execvp(argv[0], argv);
-    _exit(127);
-  }
-  close(ends[1]);
-  int64_t until = monotonic_ns() + timeout_ns;
-  bool over = pid < 0;
-  add(into, "");
-  while (!over) {
-    char piece[8192];
-    int64_t left_ms = (until - monotonic_ns()) / 1000000;
-    struct pollfd wait = {.fd = ends[0], .events = POLLIN};
-    if (left_ms <= 0 || poll(&wait, 1, (int)left_ms) == 0) break;
-    ssize_t got = read(ends[0], piece, sizeof piece);
-    if (got < 0 && errno == EINTR) continue;
-    over = got <= 0;
-    if (got > 0 && into->size < limit) add_bytes(into, piece, (size_t)got);
-  }
-  close(ends[0]);
-  if (pid < 0) return false;
-  if (!over) kill(pid, SIGKILL);
-  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
-  if (ended) *ended = status;
-  return over && !(WIFEXITED(status) && WEXITSTATUS(status) == 127);
-}
-
 /* Finds the first line that begins with `start`; `rest` is what follows it there. */
 bool find_line(const char *text, const char *start, const char **rest) {
   size_t size = strlen(start);
@@ -262,6 +229,12 @@ bool contains_i(const char *text, const char *part) {
     while (part[i] && lower(text[i]) == lower(part[i])) i++;
     if (!part[i]) return true;
   }
+  return false;
+}
+
+bool contains_any(const char *text, const char *const *parts, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (contains_i(text, parts[i])) return true;
   return false;
 }
 
@@ -314,27 +287,31 @@ int thread_count(void) {
 }
 
 static const uint32_t ROUND[64] = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01,
-    0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc,
-    0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
-    0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08,
-    0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208,
-    0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
 static uint32_t rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
 static void sha256_block(Sha256 *sum, const uint8_t *block) {
   uint32_t w[64], s[8];
   for (int i = 0; i < 16; i++)
-    w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 | (uint32_t)block[4 * i + 2] << 8 | block[4 * i + 3];
+    w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 | (uint32_t)block[4 * i + 2] << 8 |
+           block[4 * i + 3];
   for (int i = 16; i < 64; i++)
     w[i] = w[i - 16] + (rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7] +
            (rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10);
   memcpy(s, sum->state, sizeof s);
   for (int i = 0; i < 64; i++) {
-    uint32_t a = s[7] + (rotate(s[4], 6) ^ rotate(s[4], 11) ^ rotate(s[4], 25)) + ((s[4] & s[5]) ^ (~s[4] & s[6])) + ROUND[i] + w[i];
-    uint32_t b = (rotate(s[0], 2) ^ rotate(s[0], 13) ^ rotate(s[0], 22)) + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
+    uint32_t a = s[7] + (rotate(s[4], 6) ^ rotate(s[4], 11) ^ rotate(s[4], 25)) + ((s[4] & s[5]) ^ (~s[4] & s[6])) +
+                 ROUND[i] + w[i];
+    uint32_t b =
+        (rotate(s[0], 2) ^ rotate(s[0], 13) ^ rotate(s[0], 22)) + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
     memmove(s + 1, s, 7 * sizeof *s);
     s[4] += a;
     s[0] = a + b;
@@ -343,7 +320,8 @@ static void sha256_block(Sha256 *sum, const uint8_t *block) {
 }
 
 void sha256_begin(Sha256 *sum) {
-  static const uint32_t start[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  static const uint32_t start[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                    0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   memcpy(sum->state, start, sizeof start);
   sum->size = 0;
 }
