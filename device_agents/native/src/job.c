@@ -185,6 +185,8 @@ static void check_job(const Json *job) {
   for (size_t i = 0; i < COUNT(intervals); i++)
     need(!member(telemetry, intervals[i]) || is_number(member(telemetry, intervals[i]), 0.01),
          member(telemetry, intervals[i]), "a number of at least 0.01", "telemetry.%s", intervals[i]);
+  const Json *after = member(telemetry, "after_s");
+  need(!after || is_number(after, 0), after, "a number of at least 0", "telemetry.after_s");
   const Json *trials = member(job, "trials");
   need(is_object(trials), trials, "an object", "trials");
   for (const Json *trial = trials->first; trial; trial = trial->next)

@@ -346,6 +346,8 @@ static _Noreturn void run_job(void) {
     if (!ending) run_child(index, entry);
     drop_front(&self.current, self.current.size);
   }
+  if (self.has_telemetry && !ending) /* how the device cools down */
+    wait_ns((int64_t)(number_or(member(member(self.job, "telemetry"), "after_s"), 0) * 1e9));
   finish(ending ? ending : "complete");
 }
 
