@@ -197,6 +197,26 @@ def test_what_a_suite_measures_changes_its_digest_and_what_people_read_does_not(
     assert suites.content_of(msgspec.structs.replace(suite, models=("resnet8",))) != digest
 
 
+@pytest.mark.parametrize(
+    ("dropped", "touched"),
+    [(("executorch", "fp32"), False), (("tflite", "int8_dynamic"), False), (("tflite", "int8"), True)],
+)
+def test_a_file_that_no_row_of_a_suite_uses_does_not_change_its_digest(
+    monkeypatch: pytest.MonkeyPatch, dropped: tuple[str, str], touched: bool
+) -> None:
+    suite = suites.load_suite("quick")
+    digest, load = suites.content_of(suite), suites.load_card
+
+    def less(name: str) -> Any:
+        card = load(name)
+        form, precision = dropped
+        kept: Any = {**card.variants, form: tuple(item for item in card.variants[form] if item != precision)}  # type: ignore[index]
+        return msgspec.structs.replace(card, variants=kept)
+
+    monkeypatch.setattr(suites, "load_card", less)
+    assert (suites.content_of(suite) != digest) is touched
+
+
 @pytest.mark.parametrize("name", suites.suite_names())
 def test_a_suites_version_says_what_it_measures(name: str) -> None:
     suite = suites.load_suite(name)

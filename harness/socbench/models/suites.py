@@ -10,7 +10,7 @@ from socbench.cache import digest_of
 from socbench.content import content
 from socbench.errors import ModelError
 from socbench.models.cards import load_card, nearest, parse_yaml
-from socbench.records import PRECISIONS, RUNTIMES, SCENARIOS, MeasuringSettings
+from socbench.records import FORMATS_OF_RUNTIME, PRECISIONS, RUNTIMES, SCENARIOS, MeasuringSettings
 
 VERSIONS = "versions.yaml"
 _FOR_PEOPLE = ("title", "description", "note", "version", "left_out", "parameters", "multiply_adds")
@@ -68,12 +68,22 @@ def parse_suite(text: bytes, name: str) -> Suite:
 
 
 def content_of(suite: Suite) -> str:
-    """Return a digest of what a suite measures: itself and its cards, less what is only there to be read by people.
+    """Return a digest of what a suite measures: itself and its cards, less what is only there to be read by people and
+    what its runtimes and precisions do not touch.
 
     ``models/suites/versions.yaml`` holds the digest of each version, so that none changes unseen.
     """
     own = {name: value for name, value in msgspec.to_builtins(suite).items() if name not in _FOR_PEOPLE}
-    cards = {name: _measured(msgspec.to_builtins(load_card(name))) for name in suite.models}
+    formats = {form for runtime in suite.runtimes for form in FORMATS_OF_RUNTIME[runtime]}
+    cards = {}
+    for name in suite.models:
+        card = msgspec.to_builtins(load_card(name))
+        card["variants"] = {
+            form: [precision for precision in made if precision in suite.precisions]
+            for form, made in card["variants"].items()
+            if form in formats
+        }
+        cards[name] = _measured(card)
     return digest_of({"suite": own, "cards": cards})[:16]
 
 
