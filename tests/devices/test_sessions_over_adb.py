@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,4 +53,33 @@ def test_an_adb_server_killed_in_the_middle_of_a_run_is_started_again_and_no_eve
     assert [row["status"] for row in home.rows(session, "repetitions")] == ["done", "done"]
     counted = sum(row["measured_count"] for row in home.rows(session, "repetitions"))
     assert sum(row["phase"] == 2 for row in home.rows(session, "samples")) == counted
+    assert processes_of(home) == []
+
+
+def lay_out_libraries(folder: Path) -> None:
+    """Put this machine's ONNX Runtime and LiteRT where `socbench runtimes fetch` would put them."""
+    import ai_edge_litert
+    import onnxruntime
+
+    folder.mkdir(parents=True)
+    (onnx,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    (folder / "libonnxruntime.so").symlink_to(onnx)
+    (folder / "libLiteRt.so").symlink_to(Path(next(iter(ai_edge_litert.__path__))) / "libLiteRt.so")
+
+
+def test_the_native_agent_measures_on_a_device_behind_adb_and_its_answers_are_right(
+    home: Home, adbd: RealAdbd, adb_server: RealAdbServer
+) -> None:
+    lay_out_libraries(Path(home.environment["SOCBENCH_CACHE"]) / "vendor" / "linux-x86_64")
+    options = ("--agent", "native", "-d", f"adb:{adbd.serial}", "--runtime", "litert,onnxruntime", "--repeat", "1")
+    delegates = ("--precision", "fp32", "--delegate", "cpu:xnnpack,cpu:mlas", "--scenario", "single_stream", "--json")
+    process = home.start("resnet8", options=(*options, *delegates))
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, (out, err)
+    rows = [row for row in json.loads(out) if row["status"] != "excluded"]
+    assert {row["runtime"] for row in rows} == {"litert", "onnxruntime"}
+    for row in rows:
+        assert (row["status"], row["delegation"], row["fidelity"]["within_tolerance"]) == ("done", "full", True)
+        assert row["fidelity"]["cosine"] > 0.99999
+    assert (adbd.root / "agent").is_dir(), "the agent lies on the device"
     assert processes_of(home) == []
