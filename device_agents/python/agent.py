@@ -180,6 +180,8 @@ def check_job(job):
     for name in ("interval_s", "slow_interval_s"):
         if telemetry and name in telemetry:
             _need("telemetry." + name, telemetry[name], _is_number(telemetry[name], 0.01), "a number of at least 0.01")
+    if telemetry and "after_s" in telemetry:
+        _need("telemetry.after_s", telemetry["after_s"], _is_number(telemetry["after_s"]), "a number of at least 0")
     trials = job.get("trials")
     _need("trials", trials, isinstance(trials, dict), "an object")
     for name, trial in trials.items():
@@ -563,6 +565,8 @@ class Supervisor:
                 self._repetition(index, entry)
             if self.ending is not None:
                 break
+        if self.ending is None and self.telemetry is not None:
+            self._wait(self.job["telemetry"].get("after_s") or 0.0)  # how the device cools down
         return self.end(self.ending or "complete")
 
     def end(self, reason):

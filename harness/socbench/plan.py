@@ -83,6 +83,7 @@ class RunRequest:
     rate_hz: float | None = None
     max_temperature_c: float | None = None
     busy_cores: int | None = None
+    watch_cooling_s: float = 0.0
     power_log: Path | None = None
     settings: MeasuringSettings | None = None
     argv: tuple[str, ...] = ()

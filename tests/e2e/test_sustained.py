@@ -72,7 +72,12 @@ def test_six_fake_phones_change_their_order_within_half_an_hour_and_are_called_f
 def test_a_rate_that_a_hot_phone_cannot_hold_is_counted(home: Home) -> None:
     model = home.null()
     words = ("sustained", model, "-d", "fake:phone-3", "--duration", "5m", "--json")
-    (row,) = json.loads(socbench(home, *words, "--rate", "90"))
+    (row,) = json.loads(socbench(home, *words, "--rate", "90", "--cool-down", "5m"))
+    assert (row["cool_down"]["source"], row["cool_down"]["seconds"]) == (
+        "thermal_zone0:cpu-big",
+        pytest.approx(300, abs=5),
+    )
+    assert row["cool_down"]["fall_milli_c"] > 10_000
     assert row["deadlines"] == pytest.approx(27_000, abs=10)
     assert 0.4 < row["deadline_missed_share"] < 0.9
     (row,) = json.loads(socbench(home, *words, "--rate", "20"))

@@ -13,7 +13,7 @@ import pytest
 import typer
 from scripted_session import Script, plan, write_session
 from socbench import results
-from socbench.analysis.cooling import believed, cool_down, covers
+from socbench.analysis.cooling import believed, cool_down, covers, rest
 from socbench.analysis.energy import device_times, energy_of, parse_power_log
 from socbench.analysis.thermal_causes import cause_of
 from socbench.analysis.throttling import analyse_sustained, deadlines
@@ -189,6 +189,19 @@ def test_a_cool_down_has_its_time_constant() -> None:
     assert found.tau_s == pytest.approx(120, rel=0.1)
     assert found.end_milli_c == pytest.approx(30_000, abs=300)
     assert cool_down(series("temperature_milli_c", t, 30_000 + 10 * t), 0, 600 * S) is None
+
+
+def test_what_cools_down_most_after_a_run_is_told_with_how_far_and_how_fast() -> None:
+    t = np.arange(0, 600, 2.0)
+    skin = series("temperature_milli_c", t, 30_000 + 8_000 * np.exp(-t / 240), "skin")
+    die = series("temperature_milli_c", t, 32_000 + 40_000 * np.exp(-t / 60), "die")
+    lies = series("temperature_milli_c", t, np.where(t < 300, 128_000, 0), "broken")
+    found = rest((skin, lies, die), 0, 600 * S)
+    assert found is not None
+    assert (found.source, found.fall_milli_c) == ("die", pytest.approx(40_000, abs=10))
+    assert (found.tau_s, found.end_milli_c) == (pytest.approx(60, rel=0.1), pytest.approx(32_000, abs=300))
+    assert rest((skin,), 595 * S, 600 * S) is None, "a few seconds tell nothing"
+    assert rest((lies,), 0, 600 * S) is None
 
 
 # Slow-downs

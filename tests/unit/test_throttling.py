@@ -52,6 +52,14 @@ def test_a_staircase_is_dated_by_the_step_that_costs_ten_percent() -> None:
     assert found.throttle_at_s == pytest.approx(120, abs=0.5)
 
 
+def test_a_sawtooth_of_coarse_steps_is_dated_by_its_first_tooth() -> None:
+    teeth = [(8, 6.2), (10, 5.0), (30, 6.2), (6, 5.0)] + [(30, 6.2), (6, 5.0)] * 6
+    found = analyse_sustained(*run([(120, 5.0), (22, 6.2), *teeth]))
+    assert found.throttle_at_s == pytest.approx(120, abs=0.5)
+    found = analyse_sustained(*run([(120, 5.0), (9, 6.2), (8, 5.0), (300, 6.2)]))
+    assert found.throttle_at_s == pytest.approx(120, abs=0.5)
+
+
 def test_each_step_has_its_own_size_and_cause() -> None:
     cap = series("clock_cap_khz", [(t / 2, 3_000_000 if t / 2 < 300 else 2_000_000) for t in range(1200)])
     wait = series("cpu_wait_permille", [(t / 2, 300 if 120 <= t / 2 < 180 else 5) for t in range(1200)], "schedstat")

@@ -62,6 +62,7 @@ def job_document(
     seed: int,
     profile: bool,
     cool_down: Json | None,
+    watch_cooling_s: float = 0.0,
 ) -> Json:
     """Return the job of one device: the trials that ``repetitions`` name, in that order.
 
@@ -72,7 +73,7 @@ def job_document(
         "protocol": PROTOCOL_VERSION,
         "session": session,
         "orphan_after_s": orphan_after_s,
-        "telemetry": {"interval_s": 0.5, "slow_interval_s": 10.0},
+        "telemetry": {"interval_s": 0.5, "slow_interval_s": 10.0, "after_s": watch_cooling_s},
         "trials": {
             trial.trial: _trial(trial, files[trial.trial], seed, profile)
             for trial in trials.values()

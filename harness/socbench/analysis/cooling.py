@@ -7,6 +7,7 @@ suspend. What can't be believed is left out, never corrected.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,6 +22,7 @@ UNIT_RATIO: Final = 8.0
 """Two neighbouring readings of one sensor that differ by this factor are in different units (tenths, milli-degrees)."""
 RISE_LEAST_MILLI_C: Final = 2000
 LEAST_COVERED: Final = 0.8
+REST_LEAST_NS: Final = 10_000_000_000
 
 Floats = NDArray[np.float64]
 
@@ -96,6 +98,35 @@ def exponential(seconds: Floats, milli_c: Floats) -> Exponential | None:
         return None
     end, excess = (float(weight) for weight in fits[best][1])
     return Exponential(end + excess, end, float(taus[best]))
+
+
+@dataclass(frozen=True)
+class Rest:
+    """How a device cooled down: the sensor that fell most, for how long it was read, by how much it fell, to what.
+
+    ``end_milli_c`` and ``tau_s`` are of the exponential that it follows, None where it can't be told.
+    """
+
+    source: str
+    seconds: float
+    fall_milli_c: int
+    end_milli_c: float | None
+    tau_s: float | None
+
+
+def rest(telemetry: Iterable[TelemetrySeries], from_ns: int, to_ns: int) -> Rest | None:
+    """Return how a device cooled down between two times; ``None`` where no sensor was read for ten seconds."""
+    found: list[Rest] = []
+    for one in map(believed, telemetry):
+        t, value = np.asarray(one.t_ns), np.asarray(one.value)
+        inside = (t >= from_ns) & (t <= to_ns)
+        if one.kind != TEMPERATURE or inside.sum() < 3 or t[inside][-1] - from_ns < REST_LEAST_NS:
+            continue
+        fit = cool_down(one, from_ns, to_ns)
+        end, tau = (None, None) if fit is None else (fit.end_milli_c, fit.tau_s)
+        fall = int(value[inside][0]) - int(value[inside][-1])
+        found.append(Rest(one.source, float(t[inside][-1] - from_ns) / 1e9, fall, end, tau))
+    return max(found, key=lambda one: one.fall_milli_c, default=None)
 
 
 def cool_down(series: TelemetrySeries, from_ns: int, to_ns: int) -> Exponential | None:

@@ -150,12 +150,17 @@ def _slow_at(signal: Signal, baseline_ns: float, median_of: Callable[[float, flo
 
 
 def _outweighed(signal: Signal, at_s: float, baseline_ns: float) -> bool:
-    """Tell whether a change within half a minute after ``at_s`` is far larger than the slow-down until then."""
+    """Tell whether a change within half a minute after ``at_s`` is far larger than the slow-down until then.
+
+    A tooth of a sawtooth is not: its level is that with which the slow-down began.
+    """
+    begun = signal.median(at_s, at_s + EDGE_S)
     for edge, after in pairwise([*signal.edges, math.inf]):
         if at_s < edge < at_s + LASTING_S:
             phase = signal.median(at_s, edge)
-            jump = signal.median(edge, min(after, edge + LASTING_S)) / phase
-            if jump >= max(OUTWEIGHS_LEAST, (phase / baseline_ns) ** OUTWEIGHS):
+            level = signal.median(edge, min(after, edge + LASTING_S))
+            far = level / phase >= max(OUTWEIGHS_LEAST, (phase / baseline_ns) ** OUTWEIGHS)
+            if far and (edge <= at_s + EDGE_S or level / begun >= OUTWEIGHS_LEAST):
                 return True
     return False
 

@@ -94,6 +94,16 @@ MaxTemp = Annotated[
         show_default=False,
     ),
 ]
+CoolDown = Annotated[
+    float | None,
+    typer.Option(
+        "--cool-down",
+        metavar="TIME",
+        parser=duration,
+        help="Watch for so long how it cools down afterwards: 5m.  [default: it is not watched]",
+        show_default=False,
+    ),
+]
 FirstRuntime = Annotated[
     list[str] | None,
     typer.Option(
@@ -130,6 +140,7 @@ def sustained(
     rate_hz: Rate = None,
     busy_cores: BusyCores = None,
     max_temp: MaxTemp = None,
+    cool_down: CoolDown = None,
     runtime: FirstRuntime = None,
     delegate: options.Delegates = None,
     precision: options.Precisions = None,
@@ -170,6 +181,7 @@ def sustained(
         rate_hz=rate_hz,
         max_temperature_c=max_temp,
         busy_cores=busy_cores,
+        watch_cooling_s=cool_down or 0.0,
         allow_emulated=all(address.startswith("fake:") for address in devices),
         label=label,
         wait=not no_wait,

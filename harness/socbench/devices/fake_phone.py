@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -94,6 +94,7 @@ class FakeRun:
         self.seq = 0
         self.where: Json = {}
         self.stopped = False
+        self.ran: tuple[simulated.PhoneParameters, simulated.PhoneRun] | None = None
         self.stream = (job_dir / "events.jsonl").open("xb", buffering=0)
 
     def emit(self, kind: str, t_ns: int | None = None, **members: Any) -> None:
@@ -118,6 +119,8 @@ class FakeRun:
             for place, entry in enumerate(self.job["repetitions"]):
                 self.where = {"trial": entry["trial"], "repetition": entry["repetition"]}
                 _Repetition(self, self.job["trials"][entry["trial"]], entry, first=place == 0).run()
+                self.where = {}
+            self._rest((self.job.get("telemetry") or {}).get("after_s") or 0.0)
         except _Stopped:
             self.emit("error", code="stopped", message="the fake phone was told to stop", advice=None)
             reason = "stopped"
@@ -125,6 +128,17 @@ class FakeRun:
         self.emit("end", reason=reason)
         self.stream.close()
         return reason
+
+    def _rest(self, seconds: float) -> None:
+        """Tell temperatures while the phone cools down after its last repetition."""
+        if not seconds or self.ran is None:
+            return
+        phone, run = self.ran
+        origin_ns = self.now_ns
+        rows = simulated.telemetry_rows(phone, simulated.cooling(phone, run, seconds), 0, FULL_KHZ)
+        for t_ns, group in groupby(rows, key=lambda row: int(row[0])):
+            self.now_ns = origin_ns + t_ns
+            self.emit("telemetry", rows=[[self.now_ns, *row[1:]] for row in group if row[1] == "temperature_milli_c"])
 
 
 class _Repetition:
@@ -265,6 +279,11 @@ class _Repetition:
         edges = np.searchsorted(start_ns, np.arange(0, int(start_ns[-1]) + BATCH_NS, BATCH_NS))
         edges = np.unique(np.append(edges, len(start_ns)))
         telemetry = self._telemetry(run, origin_ns)
+        whole = round((start_ns[-1] + latency_ns[-1]) / 1e9 / simulated.STEP_S) + 1
+        self.out.ran = (
+            self.phone,
+            simulated.PhoneRun(run.clock[:, :whole], run.die_c[:, :whole], run.skin_c[:, :whole]),
+        )
         rows = next(telemetry, None)
         next_clock_ns = origin_ns + 60_000_000_000
         for low, high in pairwise(edges.tolist()):

@@ -166,6 +166,22 @@ def simulate(phones: PhoneParameters, duration_s: float, demand_hz: float | None
     return out
 
 
+def cooling(phones: PhoneParameters, run: PhoneRun, duration_s: float) -> PhoneRun:
+    """Let all phones rest from where a run ended: no inference, no cap, what else they do goes on."""
+    steps = round(duration_s / STEP_S) + 1
+    die, case = run.die_c[:, -1].copy(), run.skin_c[:, -1].copy()
+    skin = case.copy()
+    out = PhoneRun(*(np.ones((len(die), steps)) for _ in range(3)))
+    for step in range(steps):
+        out.die_c[:, step], out.skin_c[:, step] = die, skin
+        flow = (die - case) / phones.r_die_case
+        out_w = (case - phones.ambient_c) / phones.r_case_ambient
+        die = die - STEP_S * flow / phones.c_die
+        case = case + STEP_S * (flow + phones.power_other_w - out_w) / phones.c_case
+        skin = skin + STEP_S * (case - skin) / 4.0
+    return out
+
+
 def inferences(
     phones: PhoneParameters, run: PhoneRun, phone: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:

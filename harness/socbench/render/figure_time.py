@@ -179,7 +179,14 @@ def continuous(data: ReportData, row: TrialRow, slug: str) -> Figure | None:
         )
         axes.plot(line_x, line_y, color=figure_base.TEXT, linewidth=1.4)
         axes.set_ylim(0, float(np.percentile(latency, 99.5)) / unit.factor * 1.25)
-        axes.set_xlim(0, float(seconds[-1]))
+        rested = thermal.get("cool_down") or {}
+        axes.set_xlim(0, float(seconds[-1]) + float(rested.get("seconds") or 0.0))
+        if rested:
+            axes.axvline(seconds[-1], color=figure_base.MUTED, linewidth=0.8, linestyle=":")
+            axes.annotate(
+                "cools down", (seconds[-1], 1), (4, -4), xycoords=("data", "axes fraction"),
+                textcoords="offset points", va="top", fontsize=figure_base.FONT - 1,
+            )  # fmt: skip
         axes.set_ylabel(f"latency, {unit.symbol}")
         axes.grid(axis="y")
         if at is not None:

@@ -149,6 +149,13 @@ def _besides(thermal: dict[str, Any]) -> list[str]:
         rate = numbers.significant(thermal.get("rate_hz") or 0.0)
         missed = f"{thermal.get('deadlines_missed'):,} of {thermal['deadlines']:,} deadlines ({100 * share:.2g} %)"
         said.append(f"At {rate} a second it misses {missed}.")
+    rested = thermal.get("cool_down") or {}
+    if rested.get("fall_milli_c", 0) >= 1000:
+        tau = f", time constant {rested['tau_s']:,.0f} s" if rested.get("tau_s") else ""
+        said.append(
+            f"Afterwards it cools by {rested['fall_milli_c'] / 1000:.1f} °C in {rested['seconds']:,.0f} s "
+            f"({names.plain(rested.get('source'), 40)}{tau})."
+        )
     energy = energy_words(thermal)
     if energy:
         reason = (thermal.get("energy") or {}).get("reason")

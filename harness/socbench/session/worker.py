@@ -235,6 +235,7 @@ class DeviceWorker:
                 **fixed_wait(self.state.request, self._is_here()),
                 **first_baseline(self.journal.job_path(1)),
             },
+            watch_cooling_s=self.state.request.watch_cooling_s,
         )
         self._until_stopped()
         self._start(number, self.device.agent.adapted(document))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from socbench.store.reader import Database
 
 _MEASURED = 2
+_HOUR_NS = 3_600_000_000_000
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,21 @@ def sustained_of(
     if rate:
         thermal.update(asdict(throttling.deadlines(start, latency, np.ma.filled(late, 0), float(rate))))
     taken = energy.energy_of(series, int(start[0]), end_ns, len(start), charging=_charging(repetition, series))
+    until_ns = _next_start(database, session, trial["device"], end_ns)
+    rested = cooling.rest(series_of(end_ns, until_ns), end_ns, until_ns)
+    thermal["cool_down"] = None if rested is None else asdict(rested)
     thermal["energy"] = None if taken is None else asdict(taken)
     return Sustained(start, latency, thermal)
+
+
+def _next_start(database: Database, session: str, device: str, after_ns: int) -> int:
+    """Return when the device's next inference began: until then it cools down; an hour later if none followed."""
+    (found,) = database.rows(
+        "SELECT min(start_ns) AS t FROM samples JOIN trials USING (session, trial) "
+        "WHERE session = ? AND device = ? AND start_ns > ?",
+        [session, device, after_ns],
+    )
+    return int(found["t"]) if found["t"] is not None else after_ns + _HOUR_NS
 
 
 def _facts(repetition: Json, settings: Json, duration_s: float) -> Json:

@@ -88,6 +88,23 @@ def test_a_job_that_goes_on_with_a_session_waits_for_the_baseline_of_the_first(a
     assert (wait["outcome"], wait["baseline"]) == ("reached", baseline)
 
 
+def test_telemetry_goes_on_after_the_last_repetition_for_as_long_as_is_asked(agent, jobs, one, root):
+    root({"cpu": 60000})
+    job = jobs.null({"clock": "fake"})
+    job["telemetry"] = {"interval_s": 0.1, "slow_interval_s": 60.0, "after_s": 1.5}
+    events = agent.run(job)
+    done = one(events, "done")["seq"]
+    told = [event["t_ns"] for event in events if event["type"] == "telemetry" and event["seq"] > done]
+    assert told[-1] - told[0] > 1000 * MS
+    assert events[-1]["reason"] == "complete"
+
+
+def test_telemetry_that_is_to_end_before_the_last_repetition_is_a_bad_job(agent, jobs, one):
+    job = jobs.null({"clock": "fake"})
+    job["telemetry"] = {"after_s": -1}
+    assert "telemetry.after_s must be a number of at least 0" in one(agent.run(job), "error")["message"]
+
+
 @pytest.mark.parametrize("value", [7, [], {}, {"temperatures": {"a": "b"}, "caps": {}}, {"temperatures": {}}])
 def test_a_baseline_that_is_none_is_a_bad_job(agent, jobs, one, value):
     job = jobs.null({"clock": "fake"})
