@@ -959,7 +959,8 @@ def supervise(job_dir):
     try:
         events = EventFile(job_dir)
     except OSError as error:
-        raise Problem("disk_full", f"{job_dir} cannot be written: {error.strerror}") from None
+        code = "disk_full" if error.errno in NO_SPACE else "run_failed"
+        raise Problem(code, f"{job_dir} cannot be written: {error.strerror}") from None
     supervisor = Supervisor(job_dir, job, events)
     try:
         return supervisor.run()

@@ -212,6 +212,7 @@ int child_main(const char *folder, int index, int fd);                /* child.c
 int supervise(const char *folder);                                    /* supervisor.c */
 void write_refusal(const char *folder, const char *code, const char *message, const char *advice);
 void refuse_used(const char *folder);
+_Noreturn void folder_unwritable(const char *folder); /* says why, by errno */
 int serve_telemetry(double interval_s, double slow_interval_s, int fd); /* telemetry.c */
 int64_t cpu_ticks(int pid);
 typedef void TakeGroup(void *to, const char *path, int64_t throttled_ns);

@@ -8,6 +8,7 @@ Dtype litert_dtype(int type); /* TfLiteType and LiteRtElementType are the same n
 void *litert_symbol(void *library, const char *name, const char *path);
 void litert_described(Session *session, const char *log, const TfliteFacts *facts); /* reads the counts off the log */
 bool litert_has_counts(const char *log, bool xnnpack, int *nodes, int *total, int *partitions);
+const char *litert_why(const char *log); /* the last error in it */
 _Noreturn void litert_failed(const char *model, const char *delegate, const char *log, bool resized);
 const char *litert_version(const char *folder);
 

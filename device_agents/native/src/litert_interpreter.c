@@ -251,7 +251,7 @@ Session *interpreter_load(const char *path, const Json *trial) {
   }
   session->compile_ns = monotonic_ns() - begin_ns;
   char *log = capture_log_end();
-  const char *problem = *delegate_problem ? delegate_problem : "it does not say why";
+  const char *problem = *delegate_problem ? delegate_problem : litert_why(log);
   if (model && !delegate) fail("delegate_missing", NULL, "%s cannot be used here: %s", session->delegate, problem);
   if (!self->interpreter) litert_failed(path, session->delegate, log, resized);
   session->threads = thread_count() - before + 1;

@@ -77,15 +77,17 @@ static int start(const char *folder) {
   on_fail = refuse_start;
   load_job(folder);
   on_fail = print_failure;
+  int out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644);
+  if (out < 0) folder_unwritable(folder);
   int pid = fork();
   if (pid < 0) fail("out_of_memory", NULL, "no process can be started: %s", strerror(errno));
   if (pid == 0) {
-    int out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644);
     char *argv[] = {program, (char *)"run", (char *)folder, NULL};
     setsid();
     dup2(open("/dev/null", O_RDONLY), 0);
     dup2(out, 1);
     dup2(out, 2);
+    close(out);
     if (chdir("/") == 0) execv(program, argv);
     _exit(127);
   }

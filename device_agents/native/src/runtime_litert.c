@@ -77,19 +77,24 @@ void litert_described(Session *session, const char *log, const TfliteFacts *fact
 #endif
 }
 
-void litert_failed(const char *model, const char *delegate, const char *log, bool resized) {
-  const char *name = base_name(model), *last = ""; /* of what is logged only an error says why */
+/* Of what is logged only an error says why. */
+const char *litert_why(const char *log) {
+  const char *last = "it does not say why";
   for (const char *line = log; (line = strstr(line, "ERROR: ")); line++) last = line + 7;
-  char *said = copy_of(last, strcspn(last, "\n") < 500 ? strcspn(last, "\n") : 500);
+  return textf("%.*s", strcspn(last, "\n") < 500 ? (int)strcspn(last, "\n") : 500, last);
+}
+
+void litert_failed(const char *model, const char *delegate, const char *log, bool resized) {
+  const char *name = base_name(model), *said = litert_why(log);
   if (contains_i(log, "out of memory") || contains_i(log, "bad_alloc"))
     fail("out_of_memory", NULL, "LiteRT has no memory for %s: %s", name, said);
   if (contains_i(log, "unresolved custom op") || contains_i(log, "find op for builtin") ||
       contains_i(log, "builtin opcode"))
     fail("op_unsupported", NULL, "LiteRT lacks an operator of %s: %s", name, said);
   if (strncmp(delegate, "cpu:", 4))
-    fail("delegate_missing", NULL, "%s refuses %s: %s", delegate, name, *said ? said : "it does not say why");
+    fail("delegate_missing", NULL, "%s refuses %s: %s", delegate, name, said);
   if (resized) fail("shape_mismatch", NULL, "%s cannot take the shapes asked for: %s", name, said);
-  fail("model_invalid", NULL, "%s is not a model that LiteRT can load: %s", name, *said ? said : "it does not say why");
+  fail("model_invalid", NULL, "%s is not a model that LiteRT can load: %s", name, said);
 }
 
 /* libLiteRt.so does not tell its version: read it off the wheel beside it, or the file that the fetcher leaves. */

@@ -375,7 +375,7 @@ static void refuse(const char *code, const char *message, const char *advice) {
 }
 
 /* A folder that can't be written is said as what it is: a full disk, or no permission. */
-static _Noreturn void unwritable(const char *folder) {
+void folder_unwritable(const char *folder) {
   bool full = no_space();
   fail(full ? "disk_full" : "run_failed",
        full ? "free space on the device"
@@ -387,10 +387,10 @@ static _Noreturn void unwritable(const char *folder) {
 static void take_lock(const char *folder) {
   char number[16];
   int lock = open(textf("%s/pid", folder), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock < 0) unwritable(folder);
+  if (lock < 0) folder_unwritable(folder);
   if (flock(lock, LOCK_EX | LOCK_NB)) fail("bad_job", NULL, "an agent already works on %s", folder);
   int size = snprintf(number, sizeof number, "%d\n", getpid());
-  if (ftruncate(lock, 0) || !write_all(lock, number, (size_t)size)) unwritable(folder);
+  if (ftruncate(lock, 0) || !write_all(lock, number, (size_t)size)) folder_unwritable(folder);
 }
 
 int supervise(const char *folder) {
@@ -403,6 +403,6 @@ int supervise(const char *folder) {
   on_fail = refuse;
   self.job = load_job(folder);
   on_fail = refused_before;
-  if (!open_events(folder)) unwritable(folder);
+  if (!open_events(folder)) folder_unwritable(folder);
   run_job();
 }

@@ -242,3 +242,18 @@ def test_an_unreadable_job_folder_is_one_clear_error(agent):
     code, answer = agent.call("start", agent.folder / "nowhere")
     assert code == 1
     assert "nowhere" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("command", ["run", "start"])
+def test_a_folder_that_may_not_be_written_is_said_as_that_and_as_no_full_disk(agent, jobs, command):
+    folder = agent.job(jobs.null({"clock": "fake"}))
+    folder.chmod(0o555)
+    if os.geteuid() == 0:  # root is bound by permissions only without these capabilities
+        limits = ["--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+        agent.argv[:0] = ["setpriv", *limits]
+    code, answer = agent.call(command, folder)
+    folder.chmod(0o755)
+    del agent.argv[: agent.argv.index(next(word for word in agent.argv if word[0] == "/"))]
+    assert code == 1
+    assert answer["error"]["code"] == "run_failed"
+    assert "Permission denied" in answer["error"]["message"]
