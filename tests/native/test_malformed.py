@@ -89,25 +89,37 @@ def mutations(document: bytes, rng: random.Random, count: int):
         yield bytes(data)
 
 
-def test_mutated_jobs_overrun_nothing(sanitized_agent, tmp_path, trial):
-    probe = {
-        "count": 2,
-        "inputs": [{"name": "x", "dtype": "float32", "shape": [1, 4], "file": "../x.bin"}],
-        "keep": ["all"],
-    }
+SANITIZERS = ["-std=gnu11", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+def test_the_fuzzer_of_the_job_parser_finds_nothing(tmp_path, trial):
+    """Documents go through the parser in one process; ``fuzz_job FOLDER COUNT SEED`` goes on for longer by hand."""
+    inputs = [{"name": "x", "dtype": "float32", "shape": [1, 4], "file": "../x.bin"}]
+    given = {"count": 2, "inputs": inputs, "keep": ["all"]}
+    cool = {"max_wait_s": 5, "tolerance_milli_c": 1000, "baseline": {"temperatures": {"a": 1}, "caps": {}, "status": 0}}
     job = {
         "protocol": 1,
-        "session": "fuzz \u20ac",
+        "session": "fuzz \u20ac \U0001f600",
         "orphan_after_s": 5.5,
         "telemetry": {"interval_s": 0.5},
         "trials": {
-            "t": trial("null", "cpu:null", "m.json", probe=probe, cores=[0, 1], shapes={"x": [1, 4]}, env={"A": "b"})
+            "t": trial("null", "cpu:null", "m.json", probe=given, cores=[0, 1], shapes={"x": [1, 4]}, env={"A": "b"})
         },
-        "repetitions": [],
+        "repetitions": [{"trial": "t", "repetition": 1, "deadline_s": 120, "cool_down": cool}],
     }
-    for number, content in enumerate(mutations(json.dumps(job).encode(), random.Random(6), 150)):
-        done = refuse(sanitized_agent, tmp_path / f"job{number}", content)
-        assert done.returncode in (0, 1)
+    (tmp_path / "seed.json").write_text(json.dumps(job))
+    program = tmp_path / "fuzz_job"
+    sources = [str(NATIVE / "src" / name) for name in ("job.c", "json.c", "util.c")]
+    fuzzer = str(Path(__file__).with_name("fuzz_job.c"))
+    subprocess.run(["cc", *SANITIZERS, f"-I{NATIVE / 'src'}", fuzzer, *sources, "-lm", "-o", str(program)], check=True)
+    environment = {"ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [str(program), str(tmp_path), "4000", "6"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    documents, accepted = (int(word) for word in done.stdout.split() if word.isdigit())
+    assert documents == 4000
+    assert 0 < accepted < 1000, "most are broken, and not all"
 
 
 def test_mutated_scripts_of_the_null_runtime_overrun_nothing(sanitized_agent, tmp_path, trial, run_job):
@@ -141,14 +153,7 @@ def test_a_truncated_or_mutated_tflite_file_overruns_nothing(tmp_path):
         "  }\n  return 0;\n}\n"
     )
     sources = [str(NATIVE / "src" / name) for name in ("tflite_file.c", "util.c")]
-    flags = [
-        "-std=gnu11",
-        "-g",
-        "-O1",
-        "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=all",
-        f"-I{NATIVE / 'src'}",
-    ]
+    flags = [*SANITIZERS, f"-I{NATIVE / 'src'}"]
     subprocess.run(["cc", *flags, str(harness), *sources, "-lm", "-o", str(tmp_path / "harness")], check=True)
     model = (MODELS / "resnet8" / "resnet8-fp32.tflite").read_bytes()
     rng = random.Random(8)
