@@ -17,6 +17,7 @@ from socbench.analysis.cooling import believed, cool_down, covers, rest
 from socbench.analysis.energy import device_times, energy_of, parse_power_log
 from socbench.analysis.thermal_causes import cause_of
 from socbench.analysis.throttling import analyse_sustained, deadlines
+from socbench.cli.progress import device_line
 from socbench.cli.sustained import celsius, duration, rate
 from socbench.errors import StoreError, UsageError
 from socbench.matrix import settings_of
@@ -24,6 +25,7 @@ from socbench.plan import RunRequest
 from socbench.records import MeasuringSettings, TelemetrySeries
 from socbench.render.sentences import answer
 from socbench.session.power_log import check_power_log
+from socbench.session.progress import DeviceProgress
 from socbench.session.sustained import SustainedWatch, bytes_needed, check_store_room
 
 S = 1_000_000_000
@@ -374,6 +376,25 @@ def test_the_live_line_knows_latency_slow_down_and_time_left() -> None:
     assert watch.left_s == 30.0
     watch.samples(40 * S, b'["nonsense"]')  # type: ignore[arg-type]
     assert watch.left_s == 30.0
+
+
+def test_the_live_line_says_whether_heat_holds_the_device_back_and_what_runs_beside_it() -> None:
+    trial = plan(model="m", scenario="sustained", settings=MeasuringSettings(min_time_s=60.0, busy_cores=2))
+    watch = SustainedWatch(trial)
+    for second in range(20):
+        watch.samples(second * S, b"[10,10,10]")  # type: ignore[arg-type]
+    watch.telemetry(b'[[0,"clock_cap_khz","policy4",3000000],[0,"thermal_status","x",0],["nonsense"]]')  # type: ignore[arg-type]
+    assert watch.throttled == ""
+    watch.telemetry(b'[[1,"clock_cap_khz","policy4",1650000]]')  # type: ignore[arg-type]
+    assert watch.throttled == "clock limit lowered to 1.65 GHz"
+    watch.telemetry(b'[[2,"clock_cap_khz","policy4",3000000],[2,"thermal_status","x",2]]')  # type: ignore[arg-type]
+    assert watch.throttled == "thermal status 2"
+    state = DeviceProgress(
+        "local", "measure", 0, 1, trial, 1, 5.0, 41_000, 40.0, "", 10e6, 1.2, "clock limit lowered to 1.65 GHz"
+    )
+    told = "10.0 ms, 1.20 times as slow, throttled: clock limit lowered to 1.65 GHz, 2 cores busy beside it"
+    assert device_line(state, 150) == f"local  1/1  m  {told}  41 °C  40 s left"
+    assert device_line(state, 80) == "local  1/1  m  10.0 ms, 1.20 times as slow, throttled, 2 busy  41 °C  40 s left"
 
 
 def test_a_run_that_was_cut_is_kept_analysed_and_says_so(tmp_path: Path) -> None:

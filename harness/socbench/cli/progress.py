@@ -166,13 +166,24 @@ def device_line(state: DeviceProgress, width: int, *, age_s: float = 0.0) -> str
     place = f"{min(state.done + 1, state.total) if state.trial else state.done}/{state.total}"
     doing = _PHASES.get(state.phase, state.phase.replace("_", " "))
     away = state.phase == "reconnecting"
-    if not away and state.latency_ns is not None:
+    lasting = not away and state.latency_ns is not None
+    if lasting:
         doing = _lasting(state)
     elif not away and state.inferences_per_s:
         doing = f"{_rate(state.inferences_per_s)}/s"
     warm = "" if away or state.temperature_milli_c is None else f"{state.temperature_milli_c / 1000:.0f} °C"
     subject = printable(what(state) or state.detail)
     parts = [device, place, subject, doing, warm, _left(left)]
+    if lasting and state.trial is not None:  # how it goes matters more than what it is, which does not change
+        for parts[2], parts[3] in (
+            (subject, doing),
+            (printable(state.trial.model), doing),
+            (printable(state.trial.model), _lasting(state, short=True)),
+            ("", _lasting(state, short=True)),
+        ):
+            line = "  ".join(part for part in parts if part)
+            if len(line) < width:
+                return line
     for dropped in (None, 4, 3):
         if dropped is not None:
             parts[dropped] = ""
@@ -204,14 +215,20 @@ def _cut(text: str, room: int) -> str:
     return text if len(text) <= room else text[: max(0, room - 1)] + "…" * (room > 0)
 
 
-def _lasting(state: DeviceProgress) -> str:
-    """Return what a sustained run shows of itself: the latency now, and by how much it is slower than at first."""
+def _lasting(state: DeviceProgress, *, short: bool = False) -> str:
+    """Return what a sustained run shows of itself: the latency now, whether it is slower than at first and throttled,
+    and the second load beside it; ``short`` without why and how much."""
     from socbench.render.numbers import in_sentence
 
-    shown = in_sentence(state.latency_ns or 0.0)
-    if state.slowdown is None:
-        return shown
-    return f"{shown}, {state.slowdown:.2f} times as slow" if state.slowdown >= 1.1 else f"{shown}, not slowed"
+    said = [in_sentence(state.latency_ns or 0.0)]
+    if state.slowdown is not None:
+        said.append(f"{state.slowdown:.2f} times as slow" if state.slowdown >= 1.1 else "not slowed")
+        why = "" if short or not state.throttled else f": {state.throttled}"
+        said.append(f"throttled{why}" if state.throttled else "not throttled")
+    busy = state.trial.settings.busy_cores if state.trial else None
+    if busy:
+        said.append(f"{busy} busy" if short else f"{busy} {'core' if busy == 1 else 'cores'} busy beside it")
+    return ", ".join(said)
 
 
 def _rate(value: float) -> str:

@@ -14,7 +14,8 @@ class DeviceProgress:
     """Where one device is: the repetition under way, how far the device's work is, what is known of its state.
 
     ``phase`` is a phase of docs/protocol.md or ``provision``, ``waiting``, ``reconnecting``, ``ended``.
-    ``latency_ns`` and ``slowdown`` (now over the first minute) are told of sustained runs.
+    ``latency_ns``, ``slowdown`` (now over the first minute) and ``throttled`` (by what heat shows itself: a lower clock
+    limit, a higher thermal status; empty when by nothing) are told of sustained runs.
     """
 
     device: str
@@ -29,6 +30,7 @@ class DeviceProgress:
     detail: str = ""
     latency_ns: float | None = None
     slowdown: float | None = None
+    throttled: str = ""
 
 
 class Progress(Protocol):

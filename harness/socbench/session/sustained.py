@@ -30,6 +30,8 @@ _BEGINNING_BYTES: Final = 1 << 20
 _FIXED_MOST_S: Final = 10.0
 _BASELINE_S: Final = 60.0
 _BASELINE_LEAST_S: Final = 10.0
+_HEAT: Final = ("clock_cap_khz", "gpu_clock_cap_khz", "thermal_status")
+_CAPPED: Final = 0.97
 
 
 def bytes_needed(trials: Iterable[TrialPlan], bytes_a_sample: int) -> int:
@@ -115,7 +117,7 @@ class SustainedWatch:
     """The state of one sustained repetition as its samples come in; times are the device's own.
 
     ``latency_ns`` is the median of the last ten seconds, ``slowdown`` that over the first minute's (known after ten
-    seconds), ``left_s`` what is left of the duration.
+    seconds), ``left_s`` what is left of the duration, ``throttled`` by what heat shows itself now, if it does.
     """
 
     def __init__(self, trial: TrialPlan) -> None:
@@ -123,9 +125,33 @@ class SustainedWatch:
         self.latency_ns: float | None = None
         self.slowdown: float | None = None
         self.left_s: float | None = None
+        self._first: dict[str, int] = {}
+        self._heat: dict[str, str] = {}
         self._first_ns: int | None = None
         self._recent: deque[tuple[int, float]] = deque()
         self._baseline: list[float] = []
+
+    @property
+    def throttled(self) -> str:
+        """``clock limit lowered to 1.65 GHz``, ``thermal status 2``, or nothing."""
+        return next((words for words in self._heat.values() if words), "")
+
+    def telemetry(self, rows: msgspec.Raw) -> None:
+        """Take the rows of a telemetry event; what is no row is passed over."""
+        try:
+            found = msgspec.json.decode(rows, type=list[list[int | float | str | None]])
+        except msgspec.DecodeError:
+            return
+        for row in found:
+            if len(row) < 4 or not isinstance(row[3], int) or row[1] not in _HEAT:
+                continue
+            kind, name = str(row[1]), f"{row[1]} {row[2]}"
+            first = self._first.setdefault(name, row[3])
+            if kind == "thermal_status":
+                self._heat[name] = f"thermal status {row[3]}" if row[3] > first else ""
+            else:
+                capped = row[3] < _CAPPED * first
+                self._heat[name] = f"clock limit lowered to {row[3] / 1e6:.2f} GHz" if capped else ""
 
     def samples(self, t_ns: int, latency_ns: msgspec.Raw) -> None:
         """Take a batch of measured samples (their JSON list); what is no list of numbers is passed over."""

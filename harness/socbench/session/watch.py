@@ -69,11 +69,13 @@ class DeviceWatch:
             self._rate_since_s, self._count = time.monotonic(), 0
             lasting = trial is not None and trial.scenario == "sustained" and head.phase == "measure"
             self._sustained = SustainedWatch(trial) if trial is not None and lasting else None
-            now = replace(now, latency_ns=None, slowdown=None)
+            now = replace(now, latency_ns=None, slowdown=None, throttled="")
         elif head.type == "samples" and bytes(head.latency_ns):
             now = replace(now, inferences_per_s=self._rate(bytes(head.latency_ns).count(b",") + 1))
         elif head.type == "telemetry" and bytes(head.rows):
             now = replace(now, temperature_milli_c=_hottest(head.rows) or now.temperature_milli_c)
+            if self._sustained is not None:
+                self._sustained.telemetry(head.rows)
         if head.type == "samples" and self._sustained is not None:
             now = self._lasting(now, self._sustained, head)
         now = replace(now, done=done, left_s=self._left(done))
@@ -86,7 +88,7 @@ class DeviceWatch:
         if limited and now.temperature_milli_c is None and watch.slowdown is not None and not self._unprotected:
             self._unprotected = True
             self._state.progress.message(f"{now.device} tells no temperature: --max-temp can't stop this run")
-        return replace(now, latency_ns=watch.latency_ns, slowdown=watch.slowdown)
+        return replace(now, latency_ns=watch.latency_ns, slowdown=watch.slowdown, throttled=watch.throttled)
 
     def _rate(self, count: int) -> float | None:
         self._count += count
