@@ -191,7 +191,7 @@ def _execution(facts: TrialFacts) -> Found:
         yield "debug_build", "the runtime is a debug build"
     if facts.program is not None:
         yield "vendor_program", f"{facts.program} measured itself; nobody saw its answers or when an inference began"
-    if facts.device.startswith("adb:"):
+    if facts.device.startswith(("adb:", "adb-direct:")):
         yield "shell_process", "ran as a process of the shell, not of an app"
 
 

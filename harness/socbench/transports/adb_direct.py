@@ -1,21 +1,25 @@
 """Devices over ADB without an ADB server: the pure Python package ``adb-shell``, for hosts that can run no server.
 
-Limits, all of the package: one command at a time; no exit codes (a marker at the end of the output carries them), no
-separate standard error (it is part of the output), no standard input; 30 to 70 MB/s; over USB only while no ADB server
-runs on this host; commands are killed at a deadline by a second connection, or not at all when there is none. Use
-``adb:`` where you can.
+Limits, all of the package: one command at a time; exit codes come behind a marker, standard error and standard input go
+over files in socbench's folder; 30 to 70 MB/s; over USB only while no ADB server runs on this host; a closed channel
+does not end a command, its deadline does. Use ``adb:`` where you can.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import math
 import os
 import re
 import secrets
+import select
+import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,7 +28,6 @@ from socbench.transports import adb_sync, far_shell
 from socbench.transports.base import OUTPUT_LIMIT_BYTES, Completed, Deadline
 
 OPEN_S = 10.0
-_STDIN_LIMIT_BYTES = 64 * 1024
 _POLL_S = 0.5
 
 
@@ -46,6 +49,7 @@ class AdbDirectTransport:
         self._lock = threading.Lock()
         self._closed = False
         self._keys = _signers(keys)
+        self._hang_up: Callable[[], None] | None = None
         deadline = Deadline.after(open_s, f"{self.address} to answer")
         self._device = self._connect(deadline)
         found = self._shell(far_shell.finding_root(root), deadline)
@@ -70,13 +74,14 @@ class AdbDirectTransport:
         env: Mapping[str, str] | None = None,
         limit_bytes: int = OUTPUT_LIMIT_BYTES,
     ) -> Completed:
-        """Run a command; standard error comes as part of ``stdout``, input goes over a temporary file."""
+        """Run a command; standard error and input go over temporary files."""
         line = far_shell.command_line(argv, env)
+        errors = str(self._root / "tmp" / f"{uuid.uuid4().hex}.stderr")
         if not stdin:
-            return self._shell(f"{line} </dev/null", deadline, tuple(argv), limit_bytes)
+            return self._shell(f"{line} </dev/null", deadline, tuple(argv), limit_bytes, errors)
         held = self._hold(stdin, deadline)
         try:
-            return self._shell(f"{line} <{held}", deadline, tuple(argv), limit_bytes)
+            return self._shell(f"{line} <{held}", deadline, tuple(argv), limit_bytes, errors)
         finally:
             with contextlib.suppress(ChannelError):
                 self._shell(far_shell.command_line(["rm", "-f", held]), Deadline.after(5))
@@ -88,13 +93,21 @@ class AdbDirectTransport:
             raise OSError(f"{argv[0]} could not be started: {done.stdout.decode(errors='replace').strip()}")
 
     def push(self, source: Path, target: PurePosixPath, *, deadline: Deadline) -> None:
-        """Send a file under a temporary name, then rename."""
+        """Send a file under a temporary name, then rename; room is looked for first: the package hangs without."""
+        self._need_room(source.stat().st_size, target, deadline)
         partial = str(target.parent / f".{uuid.uuid4().hex}.part")
         mode = 0o100755 if source.stat().st_mode & 0o111 else 0o100644
         self._call(deadline, "push", str(source), partial, st_mode=mode)
         done = self._shell(far_shell.command_line(["mv", "-f", partial, str(target)]), deadline)
         if done.exit_code:
             raise adb_sync.failure(done.stdout.decode(errors="replace").strip(), str(target))
+
+    def _need_room(self, size_bytes: int, target: PurePosixPath, deadline: Deadline) -> None:
+        folder = far_shell.command_line([str(target.parent)])
+        words = self._shell(f"mkdir -p {folder} && df -Pk {folder} | tail -n 1", deadline).stdout.split()
+        free = [int(before) for before, word in pairwise(words) if word.endswith(b"%") and before.isdigit()]
+        if free and free[0] * 1024 < size_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
     def pull(self, source: PurePosixPath, target: Path, *, deadline: Deadline) -> None:
         """Receive a file under a temporary name beside ``target``, then rename."""
@@ -122,14 +135,14 @@ class AdbDirectTransport:
     def close(self) -> None:
         """Give the connection back; what was spawned goes on."""
         self._closed = True
+        if self._hang_up is not None:
+            self._hang_up()  # a call under way waits for data, and holds the lock that the package's close wants
         with contextlib.suppress(Exception):
             self._device.close()
 
     def _hold(self, data: bytes, deadline: Deadline) -> str:
         """Put standard input into a file on the device; return its quoted name."""
-        if len(data) > _STDIN_LIMIT_BYTES:
-            raise UsageError(f"{self.address} takes at most {_STDIN_LIMIT_BYTES} bytes of input: use adb: instead")
-        name = str(self._root / f".{uuid.uuid4().hex}.stdin")
+        name = str(self._root / "tmp" / f"{uuid.uuid4().hex}.stdin")
         import io
 
         self._call(deadline, "push", io.BytesIO(data), name)
@@ -143,7 +156,8 @@ class AdbDirectTransport:
                 device = adb_device.AdbDeviceUsb(serial=self._name.partition(":")[2] or None)
             else:
                 host, _, port = self._name.partition(":")
-                device = adb_device.AdbDeviceTcp(host, int(port or 5555))
+                link = _tcp_transport(host, int(port or 5555))
+                device, self._hang_up = adb_device.AdbDevice(link), link.hang_up
             device.connect(rsa_keys=self._keys, auth_timeout_s=deadline.remaining_s)
         except exceptions.DeviceAuthError as error:
             raise DeviceStateError(
@@ -156,16 +170,27 @@ class AdbDirectTransport:
         return device
 
     def _shell(
-        self, line: str, deadline: Deadline, argv: tuple[str, ...] = ("sh",), limit: int = OUTPUT_LIMIT_BYTES
+        self,
+        line: str,
+        deadline: Deadline,
+        argv: tuple[str, ...] = ("sh",),
+        limit: int = OUTPUT_LIMIT_BYTES,
+        errors: str = "",
     ) -> Completed:
-        """Run a line; its exit code comes behind a marker that no output can know beforehand."""
+        """Run a line; its exit code comes behind a marker that no output can know beforehand.
+
+        ``errors``: a file of the device for its standard error, which comes after the marker; else it is output too.
+        """
         mark = secrets.token_hex(8)
-        text = self._call(deadline, "exec_out", f"({line}) 2>&1; echo {mark}$?", decode=False)
-        found = re.search(rb"%s([0-9]{1,3})\r?\n?$" % mark.encode(), text)
+        name, folder = (far_shell.command_line([path]) for path in (errors, str(PurePosixPath(errors).parent)))
+        before, to, after = (f"mkdir -p {folder}; ", name, f"; cat {name}; rm -f {name}") if errors else ("", "&1", "")
+        watched = f"{before}{_watch(deadline)}; ({line}) 2>{to}; code=$?; kill $watch; echo {mark}$code{after}"
+        text = self._call(deadline, "exec_out", watched, decode=False)
+        found = re.search(rb"%s([0-9]{1,3})\r?\n" % mark.encode(), text)
         if not found:
             raise ChannelError(f"the connection to {self.address} broke before `{argv[0]}` ended")
-        output = text[: found.start()]
-        return Completed(argv, int(found[1]), output[:limit], b"", len(output) > limit)
+        output, told = text[: found.start()], text[found.end() :]
+        return Completed(argv, int(found[1]), output[:limit], told[:limit], max(len(output), len(told)) > limit)
 
     def _call(self, deadline: Deadline, method: str, *arguments: Any, **options: Any) -> Any:
         if self._closed:
@@ -188,6 +213,39 @@ class AdbDirectTransport:
                 raise adb_sync.failure(str(error), str(arguments[0])) from None
             except (OSError, exceptions.AdbConnectionError, exceptions.InvalidResponseError) as error:
                 raise ChannelError(f"the connection to {self.address} broke ({error})") from None
+
+
+def _tcp_transport(host: str, port: int) -> Any:
+    """Return the package's TCP transport, but one that notices the end of the connection: its own reads on for ever."""
+    timeout = _package("adb_shell.exceptions").TcpTimeoutException
+
+    class Tcp(_package("adb_shell.transport.tcp_transport").TcpTransport):  # type: ignore[misc]
+        def bulk_read(self, numbytes: int, transport_timeout_s: float | None) -> bytes:
+            link = self._connection
+            if link is None or link.fileno() < 0:
+                raise ConnectionResetError("it was closed")
+            if not select.select([link], [], [], transport_timeout_s)[0]:
+                raise timeout(f"nothing came for {transport_timeout_s} s")
+            data = bytes(link.recv(numbytes))
+            if not data:
+                raise ConnectionResetError("the device ended it")
+            return data
+
+        def hang_up(self) -> None:
+            with contextlib.suppress(OSError, AttributeError):
+                self._connection.shutdown(socket.SHUT_RDWR)
+
+    return Tcp(host, port)
+
+
+def _watch(deadline: Deadline) -> str:
+    """Return the line that starts a watcher on the device, ``$watch``: at the deadline it kills the command's group.
+
+    Its sleep goes with it, and it holds no stream of the command's.
+    """
+    seconds = max(1, math.ceil(deadline.remaining_s))
+    inner = f"trap 'kill $nap; exit' TERM; sleep {seconds} & nap=$!; wait $nap && kill -9 0"
+    return f"({inner}) </dev/null >/dev/null 2>&1 & watch=$!"
 
 
 def _package(name: str) -> Any:

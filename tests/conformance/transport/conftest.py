@@ -17,7 +17,7 @@ from device_rig import RealAdbd, RealAdbServer, RealSshd
 from socbench.transports import open_transport
 from socbench.transports.base import Deadline, Transport
 
-KINDS = ["local", "fake", "adb", "ssh"]
+KINDS = ["local", "fake", "adb", "adb_direct", "ssh"]
 
 
 @pytest.fixture(params=KINDS)
@@ -160,6 +160,23 @@ def adb_full_disk(
     full_adbd: RealAdbd, real_adb_server: RealAdbServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Transport]:
     yield from _over_adb(full_adbd, real_adb_server, monkeypatch)
+
+
+def _without_server(daemon: RealAdbd) -> Iterator[Transport]:
+    shutil.rmtree(daemon.root, ignore_errors=True)
+    opened = open_transport(f"adb-direct:{daemon.serial}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def adb_direct_transport(real_adbd: RealAdbd) -> Iterator[Transport]:
+    yield from _without_server(real_adbd)
+
+
+@pytest.fixture
+def adb_direct_full_disk(full_adbd: RealAdbd) -> Iterator[Transport]:
+    yield from _without_server(full_adbd)
 
 
 @pytest.fixture
