@@ -75,7 +75,7 @@ class RunRequest:
     wait: bool = True
     detach: bool = False
     prepare_device: bool = False
-    agent: str = "python"
+    agent: str = "auto"
     profile: bool = True
     environment: str | None = None
     every_environment: bool = False

@@ -49,7 +49,7 @@ def test_a_phone_is_given_what_it_needs_once_tells_its_heat_has_one_holder_and_i
 ) -> None:
     monkeypatch.delenv("SOCBENCH_DEVICE_ROOT")
     device = f"adb:{phone.serial}"
-    choices = {"devices": (device,), "agent": "native", "repeat": 1, "min_count": 150}
+    choices = {"devices": (device,), "repeat": 1, "min_count": 150}  # which agent is found out
     folder = phone.root / "data/local/tmp/socbench"
     folder.mkdir(parents=True)
     (folder / "lease").write_text('{"host": "elsewhere", "pid": 1, "session": "20200101-0000-else", "user": "x"}')
@@ -60,6 +60,7 @@ def test_a_phone_is_given_what_it_needs_once_tells_its_heat_has_one_holder_and_i
     heard = Heard()
     result = home.run(home.null("m", latency_ns=SCRIPT), wait=False, heard=heard, **choices)
     assert any("20200101-0000-else" in text and "taken over" in text for text in heard.messages)
+    assert f"{device} has no Python: the native agent measures there" in heard.steps
     assert not (folder / "lease").exists()
     (row,) = home.rows(result.session, "trials")
     assert row["status"] == "done", row["error"]

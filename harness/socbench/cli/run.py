@@ -132,10 +132,10 @@ def run(
         str,
         typer.Option(
             metavar="NAME",
-            help="What measures there: python, native (phones, boards without Python), or a vendor's program: "
-            "benchmark_model, onnxruntime_perf_test, executor_runner.",
+            help="What measures there: python, native (phones, boards without Python), auto (the one that the device "
+            "can run), or a vendor's program: benchmark_model, onnxruntime_perf_test, executor_runner.",
         ),
-    ] = "python",
+    ] = "auto",
     label: options.Label = None,
     store: options.Store = None,
     plan_only: Annotated[

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
+from socbench.agents.auto import AutoAgent
 from socbench.agents.base import Agent, AgentKind
 from socbench.agents.channel import Channel
 from socbench.agents.environments import agent_in, installed_for
@@ -38,6 +39,7 @@ from socbench.transports.base import Deadline
 from socbench.transports.local import local_root
 
 KINDS: Final[dict[str, AgentKind]] = {
+    "auto": AutoAgent(),
     "python": PythonAgent(),
     "native": NativeAgent(),
     **{name: StockAgent(name) for name in STOCK_AGENTS},
