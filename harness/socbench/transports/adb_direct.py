@@ -183,9 +183,12 @@ class AdbDirectTransport:
         """
         mark = secrets.token_hex(8)
         name, folder = (far_shell.command_line([path]) for path in (errors, str(PurePosixPath(errors).parent)))
-        before, to, after = (f"mkdir -p {folder}; ", name, f"; cat {name}; rm -f {name}") if errors else ("", "&1", "")
-        watched = f"{before}{_watch(deadline)}; ({line}) 2>{to}; code=$?; kill $watch; echo {mark}$code{after}"
-        text = self._call(deadline, "exec_out", watched, decode=False)
+        ran = f"{_watch(deadline)}; ({line}) 2>&1; code=$?; kill $watch; echo {mark}$code"
+        if errors:  # what is over the limit does not leave the device: the package would hold all of it in memory
+            piped = f"{{ ({line}) 2>{name}; echo $? >{name}.code; }} | {{ head -c {limit + 1}; cat >/dev/null; }}"
+            told = f"echo {mark}$(cat {name}.code); head -c {limit + 1} {name}; rm -f {name} {name}.code"
+            ran = f"mkdir -p {folder}; {_watch(deadline)}; {piped}; kill $watch; {told}"
+        text = self._call(deadline, "exec_out", ran, decode=False)
         found = re.search(rb"%s([0-9]{1,3})\r?\n" % mark.encode(), text)
         if not found:
             raise ChannelError(f"the connection to {self.address} broke before `{argv[0]}` ended")
