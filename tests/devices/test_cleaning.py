@@ -94,6 +94,18 @@ def test_a_second_push_of_the_same_content_is_one_round_trip_and_moves_no_file_b
     assert link.proxy.passed("up") - before < 10_000
 
 
+@pytest.mark.parametrize("left", [0, 1_000_000])
+def test_a_file_whose_end_was_lost_when_the_power_went_is_pushed_again(
+    channel: Channel, tmp_path: Path, left: int
+) -> None:
+    file = device_file(tmp_path, "model", 3_000_000)
+    give(channel, file)
+    on_device = Path(channel.transport.root / "blobs" / file.name)
+    os.truncate(on_device, left)
+    assert give(channel, file) == 1
+    assert on_device.read_bytes() == file.source.read_bytes()
+
+
 def test_a_large_file_that_does_not_fit_takes_everything_older_with_it(channel: Channel, tmp_path: Path) -> None:
     files = [device_file(tmp_path, n, s) for n, s in (("old", 9000), ("large", 400_000), ("young", 9000))]
     give(channel, *files)

@@ -90,7 +90,7 @@ class Arm64Machine(RealSshd):
     def wait(self, boots: int = 1) -> None:
         """Wait until it has come up ``boots`` times and sshd answers."""
         log = self.machine.log
-        wait_for(lambda: log.exists() and log.read_text(errors="replace").count("READY") >= boots, "the board", 240)
+        wait_for(lambda: log.exists() and log.read_text(errors="replace").count("READY") >= boots, "the board", 480)
         wait_for(self._greets, "its sshd", 240)
 
     def _greets(self) -> bool:
@@ -101,7 +101,7 @@ class Arm64Machine(RealSshd):
 
     def reset(self) -> None:
         """Press the reset button; it boots again."""
-        self.machine.control("sync")
+        self.machine.control("sync >/dev/null 2>&1 & sleep 1")
         self.machine.reset()
 
     def stop(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,30 +36,31 @@ def test_an_arm64_machine_is_known_by_its_cores_and_as_emulated(home: Home) -> N
     found: DevicesConfig = load_config()
     (device,) = [one for one in discover(found, adb=False, probe_s=120) if one.device == "ssh:board"]
     assert (device.abi, device.emulated, device.state) == ("aarch64", True, "ready")
-    assert [(core.cpus, core.name) for core in device.cores] == [((0, 1), "Cortex-A72")]
+    assert [(core.cpus, core.name) for core in device.cores] == [((0,), "Cortex-A72")]
 
 
 def test_a_board_that_is_reset_in_a_trial_fails_that_trial_and_the_session_goes_on(
     home: Home, board: Arm64Machine
 ) -> None:
-    heard = Heard()
+    heard, over = Heard(), threading.Event()
 
     def reset() -> None:
-        end = time.monotonic() + 600
-        while not heard.ended and not (heard.session and '"phase":"measure"' in home.journal_text(heard.session)):
-            assert time.monotonic() < end, "nothing was measured"
-            time.sleep(0.1)
-        assert not heard.ended, "a trial ended before anything was measured"
-        board.reset()
-        board.wait(boots=2)
+        while not over.wait(0.1):
+            if heard.session and '"phase":"measure"' in home.journal_text(heard.session):
+                board.reset()
+                board.wait(boots=2)
+                return
 
     resetting = threading.Thread(target=reset)
     resetting.start()
     names = [home.null(name, clock="real", latency_ns=20_000_000) for name in ("one", "two")]
-    result = home.run(*names, devices=("ssh:board",), heard=heard, repeat=1, min_time_s=20.0, min_count=5)
-    resetting.join(timeout=300)
+    try:
+        result = home.run(*names, devices=("ssh:board",), heard=heard, repeat=1, min_time_s=20.0, min_count=5)
+    finally:
+        over.set()
+        resetting.join(timeout=900)
     assert not resetting.is_alive()
-    assert sorted(status for _, status in heard.ended) == ["done", "failed"]
+    assert sorted(status for _, status in heard.ended) == ["done", "failed"], heard.messages
     (failed,) = [row for row in home.rows(result.session, "trials") if row["status"] == "failed"]
     assert json.loads(failed["error"])["code"] == "device_rebooted"
     assert (result.status, result.exit_code) == ("complete_with_failures", 1)

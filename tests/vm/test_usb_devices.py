@@ -190,7 +190,7 @@ def test_a_device_pulled_in_a_run_and_plugged_in_again_loses_no_event(home: Home
 
 def test_a_device_that_reboots_in_a_trial_fails_it_and_the_session_goes_on(home: Home, plugged: UsbMachine) -> None:
     result, heard, session = _in_the_middle(home, lambda: plugged.reboot(PLUGGED))
-    assert sorted(status for _, status in heard.ended) == ["done", "failed"]
+    assert sorted(status for _, status in heard.ended) == ["done", "failed"], heard.messages
     (failed,) = [row for row in home.rows(session, "trials") if row["status"] == "failed"]
     assert json.loads(failed["error"])["code"] == "device_rebooted"
     assert (result.status, result.exit_code) == ("complete_with_failures", 1)

@@ -21,9 +21,12 @@ _WORTH_TELLING_BYTES = 100_000
 _PROBE = r"""
 mkdir -p "$1" && cd "$1" || exit 9
 shift; i=0
-for name; do
-  if [ -f "$name" ]; then touch -c "$name"; echo "have $i"; fi
-  i=$((i+1))
+while [ $# -gt 1 ]; do # the size: a device that lost its power may have lost what had its name already
+  if [ -f "$1" ]; then
+    size=$(stat -c %s "$1" 2>/dev/null || wc -c < "$1")
+    if [ "$((size))" -eq "$2" ]; then touch -c "$1"; echo "have $i"; fi
+  fi
+  shift 2; i=$((i+1))
 done
 df -Pk . | tail -n 1
 """
@@ -90,7 +93,8 @@ def provision(
     for file in wanted:
         _check_name(file.name)
     blobs = channel.transport.root / "blobs"
-    probe = ["sh", "-c", _PROBE, "sh", str(blobs), *(file.name for file in wanted)]
+    probe = ["sh", "-c", _PROBE, "sh", str(blobs)]
+    probe += [word for file in wanted for word in (file.name, str(file.size_bytes))]
     answer = channel.retry(lambda transport: transport.run(probe, deadline=deadline))
     missing, free_bytes = _read_probe(channel.address, wanted, answer)
     size = sum(file.size_bytes for file in missing)
