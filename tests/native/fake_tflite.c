@@ -9,7 +9,7 @@ static int delegated;
 static const char *way(void) { return getenv("FAKE_TFLITE") ? getenv("FAKE_TFLITE") : "full"; }
 const char *TfLiteVersion(void) { return "9.9.9-fake"; }
 void *TfLiteModelCreateFromFile(const char *path) { return strcmp(way(), "no model") ? (void *)path : NULL; }
-void *TfLiteInterpreterOptionsCreate(void) { return &delegated; }
+void *TfLiteInterpreterOptionsCreate(void) { return delegated = 0, &delegated; }
 void TfLiteInterpreterOptionsSetNumThreads(void *options, int threads) {}
 void TfLiteInterpreterOptionsAddDelegate(void *options, void *delegate) { delegated = 1; }
 void *TfLiteInterpreterCreate(const void *model, const void *options) { return input; }
@@ -18,6 +18,7 @@ int TfLiteInterpreterAllocateTensors(void *interpreter) {
     fprintf(stderr, "vendor driver: no such handle\n");
     *(volatile int *)8 = 1;
   }
+  if (strcmp(way(), "refuse quietly") == 0) return delegated;
   if (strcmp(way(), "refuse") == 0) {
     fprintf(stderr, "ERROR: Following operations are not supported by the delegate:\nERROR: CUMSUM: not supported\n");
     return 1;

@@ -186,6 +186,7 @@ def test_an_external_delegate_that_takes_half_is_partial_whatever_xnnpack_takes_
         ({}, "crash", "crashed", "SIGSEGV"),
         ({}, "no model", "model_invalid", "resnet8"),
         ({}, "no delegate", "delegate_missing", "cpu:xnnpack"),
+        ({}, "refuse quietly", "delegate_missing", "cpu:xnnpack refuses resnet8"),
         ({}, "fails late", "run_failed", "status is 1"),
         ({"delegate": "npu:libfakedelegate.so"}, "refuse", "delegate_missing", "CUMSUM"),
         (

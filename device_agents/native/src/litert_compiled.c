@@ -176,10 +176,9 @@ void make_buffers(CompiledSession *self) {
 static char *problem_of(const Session *session, int status) {
   for (int i = 0; i < session->output_count; i++)
     if (element_count(session->outputs[i].shape, session->outputs[i].rank) < 0)
-      return textf(
-          "LiteRT's status is %d; the file leaves the shape of output %s open, and compiled models can't give one "
-          "that is computed as it runs: use the interpreter's library (libtensorflowlite_c.so or _jni.so)",
-          status, session->outputs[i].name);
+      return textf("LiteRT's status is %d; the file leaves the shape of output %s open, and compiled models have no room "
+                   "for one that is computed as it runs: use --agent python, or the model as .onnx",
+                   status, session->outputs[i].name);
   return textf("LiteRT's status is %d", status);
 }
 

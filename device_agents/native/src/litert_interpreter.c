@@ -231,6 +231,12 @@ static void read_outputs(InterpreterSession *self) {
     read_tensor(lite.InterpreterGetOutputTensor(self->interpreter, i), &session->outputs[i]);
 }
 
+/* Whether the model loads when nothing is delegated: then it is the delegate that refuses it. */
+static bool loads_without_delegate(void *model) {
+  void *interpreter = model ? lite.InterpreterCreate(model, lite.InterpreterOptionsCreate()) : NULL;
+  return interpreter && lite.InterpreterAllocateTensors(interpreter) == 0;
+}
+
 Session *interpreter_load(const char *path, const Json *trial) {
   Session *session = new_session(sizeof(InterpreterSession), path, trial);
   InterpreterSession *self = (InterpreterSession *)session;
@@ -253,6 +259,8 @@ Session *interpreter_load(const char *path, const Json *trial) {
   char *log = capture_log_end();
   const char *problem = *delegate_problem ? delegate_problem : litert_why(log);
   if (model && !delegate) fail("delegate_missing", NULL, "%s cannot be used here: %s", session->delegate, problem);
+  if (!self->interpreter && !resized && loads_without_delegate(model))
+    fail("delegate_missing", NULL, "%s refuses %s: %s", session->delegate, base_name(path), litert_why(log));
   if (!self->interpreter) litert_failed(path, session->delegate, log, resized);
   session->threads = thread_count() - before + 1;
   read_outputs(self);
