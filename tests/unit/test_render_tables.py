@@ -199,7 +199,8 @@ def test_small_tables_print_and_say_when_there_is_nothing() -> None:
                 "licence": "MIT",
                 "variants": variants,
                 "input": "224x224 RGB",
-                "parameters": 3_487_816,
+                "multiply_adds": 300_774_272,
+                "runtimes": ["litert", "onnxruntime", "openvino"],
                 "size_bytes": 13_971_150,
             }
         ],
@@ -216,8 +217,7 @@ def test_small_tables_print_and_say_when_there_is_nothing() -> None:
         "local: Plug it in.",
         "image classification",
         "224x224 RGB",
-        "3.49 M",
-        "14.0 MB",
+        "0.30 G  14.0 MB  yes         3  top-1",
         "GPU (CUDA)",
         "→ Install the driver.",
     ):

@@ -173,6 +173,7 @@ def model_json(card: Card) -> dict[str, Any]:
     """Return one line of ``models list --json``."""
     from socbench.models.variants import variants_of
 
+    variants = variants_of(card)
     return {
         "model": card.model,
         "title": card.title,
@@ -183,8 +184,16 @@ def model_json(card: Card) -> dict[str, Any]:
         "multiply_adds": card.multiply_adds,
         "size_bytes": max((item.size_bytes or 0 for item in card.files.values()), default=0) or None,
         "licence": {"weights": card.licence.weights, "redistribute": card.licence.redistribute},
-        "variants": [variant_json(variant) for variant in variants_of(card)],
+        "runtimes": _runtimes(variants),
+        "variants": [variant_json(variant) for variant in variants],
     }
+
+
+def _runtimes(variants: list[Variant]) -> list[str]:
+    """Return the runtimes that take one of the files."""
+    from socbench.records import FORMATS_OF_RUNTIME, RUNTIMES
+
+    return [name for name in RUNTIMES if {variant.format for variant in variants} & set(FORMATS_OF_RUNTIME[name])]
 
 
 def input_text(card: Card) -> str:
@@ -193,8 +202,10 @@ def input_text(card: Card) -> str:
     if first.preprocess is not None and first.layout is not None and len(first.shape) == 4:
         sides = first.shape[2:] if first.layout == "NCHW" else first.shape[1:3]
         return f"{sides[0]}x{sides[1]} {first.preprocess.colour}"
-    shape = "x".join(map(str, first.shape[1:] or first.shape))
-    return f"{shape} {first.dtype}" + (f" x{len(card.inputs)}" if len(card.inputs) > 1 else "")
+    shape = "x".join(str(size) for size in first.shape[1:] or first.shape if size != 1)
+    return f"{shape or 1} {first.dtype.replace('float32', 'float')}" + (
+        f" x{len(card.inputs)}" if len(card.inputs) > 1 else ""
+    )
 
 
 def variant_json(variant: Variant) -> dict[str, Any]:
@@ -251,7 +262,6 @@ def _size(size_bytes: int | None) -> str:
 
 def _print_card(card: Card) -> None:
     from socbench.models.variants import variants_of
-    from socbench.records import FORMATS_OF_RUNTIME, RUNTIMES
 
     lines = [
         f"{card.model}: {card.title}",
@@ -271,8 +281,7 @@ def _print_card(card: Card) -> None:
     lines.append("  files")
     for variant in variants_of(card):
         lines.append(f"    {variant.variant:<24}{_size(variant.size_bytes)}")
-    runtimes = [name for name in RUNTIMES if {v.format for v in variants_of(card)} & set(FORMATS_OF_RUNTIME[name])]
-    lines.append(f"  runtimes   {', '.join(runtimes)}")
+    lines.append(f"  runtimes   {', '.join(_runtimes(variants_of(card)))}")
     for form, reasons in card.left_out.items():
         for reason in dict.fromkeys(reasons.values()):
             without = ", ".join(name for name, why in reasons.items() if why == reason)

@@ -159,6 +159,8 @@ def _said(client: str, lines: list[str], stderr: str) -> str:
         "EAI_AGAIN",
     )
     network = "there is no way to the registry (network, proxy?); " if any(word in stderr for word in dead) else ""
+    if not network and "from versions: none" in stderr:  # pip says so without a network, too
+        network = "the registry has none of its versions, or there is no way to it (network, proxy?); "
     return f"{network}{client} said: {text}"
 
 

@@ -275,36 +275,45 @@ def print_models(console: Console, models: Sequence[Json]) -> None:
     if not models:
         console.print(Text("No model is known."))
         return
-    # The task and the input are what one chooses by: a narrow terminal cuts what only a few models have in length.
-    task_width, input_width, licence_width = (24, 24, 16) if console.width >= 112 else (20, 14, 12)
-    lines = []
-    for model in models:
-        variants = model.get("variants") or []
-        built = sum(variant.get("sha256") is not None for variant in variants)
-        metric = model.get("metric")
+    # What one chooses by comes first; a narrow terminal leaves out what `models show` says as well.
+    task_width = 24 if console.width >= 104 else 20
+    kept = [name for name, least in _MODEL_COLUMNS.items() if console.width >= least]
+    lines = [[_model_cell(model, name, task_width) for name in kept] for model in models]
+    right = tuple(kept.index(name) for name in ("MACs", "size", "runs in", "weights") if name in kept)
+    _print_table(console, kept, lines, right=right)
+
+
+_MODEL_COLUMNS = {
+    "model": 0, "task": 0, "input": 88, "MACs": 0, "size": 0, "int8": 0, "runs in": 96, "metric": 0, "licence": 116,
+    "weights": 126, "built": 136,
+}  # fmt: skip
+"""Columns with the width of a terminal that has room for them."""
+
+
+def _model_cell(model: Json, column: str, task_width: int) -> str:
+    """Return what one column of the list of models says of one."""
+    variants = model.get("variants") or []
+    made = {variant.get("precision") for variant in variants}
+    metric, licence, runtimes = model.get("metric"), model.get("licence"), model.get("runtimes")
+    if column == "task":
+        return names.plain(model.get("task") or "", task_width).replace("_", " ")
+    if column == "int8":  # static, or of the weights alone with activations quantised while it runs
+        return "yes" if "int8" in made else "dyn." if "int8_dynamic" in made else "no"
+    if column == "runs in":
+        return "" if runtimes is None else str(len(runtimes))
+    if column == "metric":
         kind = metric.get("kind") if isinstance(metric, dict) else metric
-        parameters, size = model.get("parameters"), model.get("size_bytes")
-        licence = model.get("licence")
-        said = licence.get("weights") if isinstance(licence, dict) else licence
-        lines.append(
-            [
-                names.plain(model.get("model"), 32),
-                names.plain(model.get("task") or "", task_width).replace("_", " "),
-                names.plain(model.get("input") or "", input_width),
-                f"{parameters / 1e6:.2f} M" if isinstance(parameters, int) else "",
-                f"{size / 1e6:.1f} MB" if isinstance(size, int) else "",
-                "fidelity" if kind is None else names.metric_title(kind),
-                names.plain(said or "", licence_width),
-                f"{built}/{len(variants)}",
-            ]
-        )
-    heads = ["model", "task", "input", "weights", "size", "metric", "licence", "built"]
-    for least, left_out in ((112, "built"), (96, "input")):  # `models show` says them as well
-        if console.width < least:
-            place = heads.index(left_out)
-            heads, lines = heads[:place] + heads[place + 1 :], [line[:place] + line[place + 1 :] for line in lines]
-    right = tuple(heads.index(head) for head in ("weights", "size"))
-    _print_table(console, heads, lines, right=right)
+        return "fidelity" if kind is None else names.metric_title(kind)
+    if column == "licence":
+        return names.plain((licence.get("weights") if isinstance(licence, dict) else licence) or "", 16)
+    if column == "built":
+        return f"{sum(variant.get('sha256') is not None for variant in variants)}/{len(variants)}"
+    number = {"MACs": "multiply_adds", "size": "size_bytes", "weights": "parameters"}.get(column)
+    if number is None:
+        return names.plain(model.get(column) or "", 32 if column == "model" else 14)
+    value = model.get(number)
+    unit, form = {"MACs": (1e9, "{:.2f} G"), "size": (1e6, "{:.1f} MB"), "weights": (1e6, "{:.2f} M")}[column]
+    return form.format(value / unit) if isinstance(value, int) else ""
 
 
 _STATES = {"works": "green", "partial": "yellow", "emulated": "yellow", "wrong_answer": "red", "unavailable": "dim"}
