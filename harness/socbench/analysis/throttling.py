@@ -36,7 +36,7 @@ LASTING_SLOW_DOWN: Final = 1.10
 """A slow-down counts from 10 % on: what is under it, the run-to-run noise of phones (CV 2 to 5 %) explains."""
 LASTING_S: Final = 30.0
 """... and when the median of the half minute that follows is that slow as well."""
-OUTWEIGHS: Final = 2.0
+OUTWEIGHS: Final = 3.0
 """A change this many times as large as the slow phase before it (on a log scale, and 20 % at least) is an event of its
 own: a phase under half a minute then has nobody but that change to make it last. Neighbouring steps of a governor are
 of like size (clocks evenly spaced: 1.7 times at most), so a staircase is dated by its first step."""
@@ -155,11 +155,13 @@ def _outweighed(signal: Signal, at_s: float, baseline_ns: float) -> bool:
     A tooth of a sawtooth is not: its level is that with which the slow-down began.
     """
     begun = signal.median(at_s, at_s + EDGE_S)
-    for edge, after in pairwise([*signal.edges, math.inf]):
+    edges = [0.0, *signal.edges, math.inf]
+    for before, edge, after in zip(edges, edges[1:], edges[2:], strict=False):
         if at_s < edge < at_s + LASTING_S:
             phase = signal.median(at_s, edge)
             level = signal.median(edge, min(after, edge + LASTING_S))
-            far = level / phase >= max(OUTWEIGHS_LEAST, (phase / baseline_ns) ** OUTWEIGHS)
+            jump = level / signal.median(max(at_s, before), edge)
+            far = jump >= max(OUTWEIGHS_LEAST, (phase / baseline_ns) ** OUTWEIGHS)
             if far and (edge <= at_s + EDGE_S or level / begun >= OUTWEIGHS_LEAST):
                 return True
     return False

@@ -118,4 +118,4 @@ def _caption(told: Sequence[dict[str, Any]]) -> str:
     reasons = dict.fromkeys(names.plain(one.get("reason"), 120) for one in told if one.get("reason"))
     said = names.listing(list(reasons), 3)
     scopes = names.listing(list(dict.fromkeys(names.plain(one.get("scope"), 40) for one in told)), 4)
-    return " ".join([*parts, f"Of what: {scopes}.", *([said[:1].upper() + said[1:] + "."] if said else [])])
+    return " ".join([*parts, f"What takes it: {scopes}.", *([said[:1].upper() + said[1:] + "."] if said else [])])

@@ -109,6 +109,8 @@ def _stacked(panels: Sequence[tuple[str, float, list[TelemetrySeries]]], first: 
         axes.set_ylabel(unit)
         axes.locator_params(axis="y", nbins=3)
         axes.margins(y=0.15)
+        if unit == "status":  # a whole number from 0 on
+            axes.set_ylim(-0.3, max(2, *(float(max(one.value)) for one in series)) + 0.3)
         axes.grid(axis="y")
         _name_lines(axes, series, factor)
     grid[-1, 0].set_xlabel("seconds since the first measured inference")
