@@ -40,10 +40,13 @@ def make(
         words += [recipe or "", calibration or ""]
         env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         env["OMP_NUM_THREADS"] = "1"  # little is computed, and threads that wait for each other spin
-        done = subprocess.run(
-            words, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=_DEADLINE_S, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                words, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                timeout=_DEADLINE_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as problem:
+            raise FailedError(f"ExecuTorch's export did not end within {_DEADLINE_S:.0f} s") from problem
     if done.returncode or not Path(target).is_file():
         last = " ".join((done.stderr or done.stdout).split())[-300:]
         raise FailedError(f"ExecuTorch's export failed (exit code {done.returncode}): {last}")
