@@ -103,7 +103,9 @@ def test_a_second_load_of_this_machine_is_on_record_and_its_row_not_compared_wit
     (alone,) = json.loads(socbench(home, *words, "--label", "alone"))
     (row,) = json.loads(socbench(home, *words, "--busy-cores", "1", "--label", "beside"))
     assert (alone["status"], row["status"]) == ("done", "done")
-    said = socbench(home, "compare", "alone", "beside")
+    written = home.path / "compared.md"
+    socbench(home, "compare", "alone", "beside", "--markdown", str(written), code=2)
+    said = written.read_text()
     assert "not comparable" in said.lower()
     assert "settings busy cores null → 1" in " ".join(said.split()), said
     assert 0.1 < row["busy_cores_average"] < 1.1

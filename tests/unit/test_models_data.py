@@ -202,7 +202,7 @@ def test_pip_refuses_an_archive_with_another_hash_and_says_so(
     monkeypatch.setenv("PIP_FIND_LINKS", str(path.parent))
     with pytest.raises(FailedError, match=r"pictures==1\.0 cannot be fetched: its archive has not the sha256 0{64}"):
         packages.archive_of("pypi:pictures==1.0", "0" * 64)
-    with pytest.raises(FailedError, match=r"nowhere==1\.0 cannot be fetched: pip said: No matching distribution"):
+    with pytest.raises(FailedError, match=r"nowhere==1\.0 cannot be fetched: .* pip said: No matching distribution"):
         packages.archive_of("pypi:nowhere==1.0", "0" * 64)
     assert list((tmp_path / "cache" / "packages").iterdir()) == []
     fetched = packages.archive_of("pypi:pictures==1.0", sha256)
