@@ -10,6 +10,7 @@ from socbench.records import Reason, ReportData, TrialRow
 from socbench.render import names, ranking
 from socbench.render.conclusion import compare_answer, gathered
 from socbench.render.sentences import answer, pair_name
+from socbench.render.steps import largest_step, step_words
 
 
 def _row(runtime: str, precision: str, ms: float, spread: float = 0.005, **changes: object) -> TrialRow:
@@ -218,3 +219,13 @@ def test_a_cut_title_of_a_device_keeps_the_address_that_tells_it_from_its_twin(
     title: str, limit: int, shown: str
 ) -> None:
     assert names.device_title(title, limit) == shown
+
+
+def test_the_largest_step_is_told_where_it_is_not_the_slow_down_that_dates_the_run() -> None:
+    step = {"at_s": 360.4, "ratio": 3.1, "lasting_ratio": 3.0, "cause": "contention", "evidence": "x"}
+    thermal = {"throttle_at_s": 100.0, "steps": [{**step, "at_s": 100.0, "lasting_ratio": 1.3}, step]}
+    said = "Its largest lasting step is at 360 s: from there on it takes 3.0 x as long; something else used the device."
+    assert step_words(thermal) == [said]
+    assert largest_step({**thermal, "throttle_at_s": 358.0}) is None
+    assert largest_step({"steps": [{**step, "lasting_ratio": 1.19}]}) is None
+    assert largest_step({"throttle_at_s": None, "steps": None}) is None

@@ -47,6 +47,26 @@ def test_a_weak_slow_phase_just_before_a_strong_step_does_not_take_its_date() ->
     assert found.throttle_at_s == pytest.approx(336, abs=0.5), "40 s are a lasting slow-down of their own"
 
 
+def test_bursts_of_seconds_in_the_first_minute_do_not_take_the_baseline_away() -> None:
+    bursts = [(3, 5.0), (2, 6.6), (4, 5.0), (3, 6.5), (6, 5.0), (4, 6.6), (98, 5.0)]
+    found = analyse_sustained(*run([*bursts, (300, 10.0)]))
+    assert found.baseline_p50_ns == pytest.approx(5.0 * MS, rel=0.01)
+    assert found.throttle_at_s == pytest.approx(120, abs=0.5)
+    found = analyse_sustained(*run([(3, 5.0), (117, 6.6), (300, 10.0)]))
+    assert found.baseline_p50_ns is None, "a rise that stays leaves nothing to compare with"
+    assert [round(step.at_s) for step in found.steps if step.lasting_ratio > 1.2] == [3, 120]
+
+
+def test_the_largest_step_is_known_where_a_lasting_slow_phase_came_first() -> None:
+    wait = series("cpu_wait_permille", [(t / 2, 600 if t / 2 >= 360 else 5) for t in range(1200)], "schedstat")
+    found = analyse_sustained(*run([(100, 5.0), (40, 5.8), (220, 5.0), (240, 10.0)]), (wait,))
+    assert found.throttle_at_s == pytest.approx(100, abs=0.5)
+    largest = max(found.steps, key=lambda step: step.lasting_ratio)
+    assert largest.at_s == pytest.approx(360, abs=0.5)
+    assert largest.lasting_ratio == pytest.approx(2.0, abs=0.02)
+    assert largest.cause == "contention"
+
+
 def test_a_staircase_is_dated_by_the_step_that_costs_ten_percent() -> None:
     found = analyse_sustained(*run([(120, 5.0), (7, 5.6), (7, 6.4), (7, 7.4), (300, 8.8)]))
     assert found.throttle_at_s == pytest.approx(120, abs=0.5)

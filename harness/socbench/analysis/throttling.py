@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socbench.analysis.change_points import (
+    STEP_MIN,
     Segment,
     bin_medians,
     bin_paces,
@@ -53,13 +54,15 @@ MOST_STEPS: Final = 100
 
 @dataclass(frozen=True)
 class Step:
-    """A change of level: when (s since the first inference), the level over that before it, and what made it slower.
+    """A change of level: when (s since the first inference), the level over that before, and what made it slower.
 
-    ``cause`` and ``evidence`` are None where it got faster.
+    ``lasting_ratio``: the half minute after it over the half minute before. ``cause``, ``evidence``: None where it got
+    faster.
     """
 
     at_s: float
     ratio: float
+    lasting_ratio: float
     cause: Cause | None
     evidence: str | None
 
@@ -99,21 +102,27 @@ class SustainedAnalysis:
 def _baseline(segments: tuple[Segment, ...], since: Floats, latency_ns: Ints) -> tuple[float, float, float] | None:
     """Return (p50 in ns, start in s, end in s) of the first clean 10 to 60 s, or None when there is none.
 
-    A level that falls within the first ten seconds is starting up (caches, a governor that raises clocks) and is
-    passed over, and so is one that rises by under 5 %; a larger rise leaves nothing to compare with.
+    They end with the first change that lasts: half a minute's median differs from all before by 2 %. What comes and
+    goes in seconds (a neighbour on the same core) ends nothing. A lasting fall within the first ten seconds is starting
+    up (caches, a governor that raises clocks) and is passed over, and so is a rise by under 5 %; a larger rise leaves
+    nothing to compare with.
     """
-    fastest = math.inf
-    for segment, after in zip(segments, [*segments[1:], None], strict=True):
-        if segment.start_s > BASELINE_MIN_S:
+    start, fastest, last = segments[0].start_s, math.inf, segments[-1].end_s
+    for edge in [segment.start_s for segment in segments[1:]]:
+        before = max(1.0, _median_between(since, latency_ns, start, edge))
+        after = max(1.0, _median_between(since, latency_ns, edge, edge + LASTING_S))
+        if max(after / before, before / after) < 1 + STEP_MIN:
+            continue
+        if edge - start >= BASELINE_MIN_S:
+            last = edge
+            break
+        fastest = min(fastest, before)
+        if edge > BASELINE_MIN_S or after > STARTING_RISE * fastest:
             return None
-        if segment.end_s - segment.start_s >= BASELINE_MIN_S or after is None:
-            end = min(segment.end_s, segment.start_s + BASELINE_MAX_S)
-            low, high = np.searchsorted(since, [segment.start_s, end])
-            return (float(np.median(latency_ns[low:high])), segment.start_s, end) if high - low >= 5 else None
-        fastest = min(fastest, segment.p50_ns)
-        if after.p50_ns > STARTING_RISE * fastest:
-            return None
-    return None
+        start = edge
+    end = min(last, start + BASELINE_MAX_S)
+    low, high = np.searchsorted(since, [start, end])
+    return (float(np.median(latency_ns[low:high])), start, end) if high - low >= 5 else None
 
 
 @dataclass(frozen=True)
@@ -174,32 +183,41 @@ class Pace:
     baseline_ns: float
     sustained_ns: float
     slow_at_s: float | None
-    signal: Signal
 
 
-def _pace(times: Floats, paces: Floats, end_s: float, window_s: float) -> Pace:
+def _pace(signal: Signal, end_s: float, window_s: float) -> Pace:
     """Judge the paces of a run's bins as the latencies are judged; the baseline ends at ``end_s``."""
-    changes = change_points(np.log(np.maximum(paces, 1.0)))
-    edges = tuple(float(times[index]) for index in changes)
     # What moves in the first seconds is starting up; the medians have said that there is a beginning to compare with.
-    length = min([end_s, *(edge for edge in edges if edge - times[0] >= BASELINE_MIN_S)])
-    base = float(np.median(paces[times < length]))
-    signal = Signal(times, paces, edges)
+    times, first = signal.times, float(signal.times[0])
+    length = min([end_s, *(edge for edge in signal.edges if edge - first >= BASELINE_MIN_S)])
+    base = float(np.median(signal.values[times < length]))
     slow_at = _slow_at(signal, base, signal.median)
-    return Pace(base, float(np.median(paces[times >= times[-1] - window_s])), slow_at, signal)
+    return Pace(base, float(np.median(signal.values[times >= times[-1] - window_s])), slow_at)
 
 
-def _steps(signal: Signal, end_s: float, explained: Callable[[float], tuple[Cause, str]]) -> tuple[Step, ...]:
-    """Return the changes of level of 5 % at least, each that made it slower with its own cause."""
-    bounds = [float(signal.times[0]), *signal.edges, end_s]
-    levels = [signal.median(a, b) for a, b in pairwise(bounds)]
-    found: list[Step] = []
-    for at_s, before, after in zip(bounds[1:-1], levels, levels[1:], strict=False):
-        ratio = after / before
-        if max(ratio, 1 / ratio) >= STEP_LEAST and len(found) < MOST_STEPS:
-            cause, evidence = explained(at_s) if ratio > 1 else (None, None)
-            found.append(Step(at_s, ratio, cause, evidence))
-    return tuple(found)
+def _pace_signal(times: Floats, paces: Floats) -> Signal:
+    return Signal(times, paces, tuple(float(times[index]) for index in change_points(np.log(np.maximum(paces, 1.0)))))
+
+
+def _steps(signals: list[Signal], end_s: float, explained: Callable[[float], tuple[Cause, str]]) -> tuple[Step, ...]:
+    """Return the changes of level of 5 % at least, in time, each that made it slower with its own cause.
+
+    A change that several signals show is one (the larger); of more than MOST_STEPS the largest are kept.
+    """
+    found: list[tuple[float, float, float]] = []
+    for signal in signals:
+        bounds = [float(signal.times[0]), *signal.edges, end_s]
+        levels = [signal.median(a, b) for a, b in pairwise(bounds)]
+        for at_s, before, after in zip(bounds[1:-1], levels, levels[1:], strict=False):
+            lasting = signal.median(at_s, at_s + LASTING_S) / signal.median(at_s - LASTING_S, at_s)
+            if max(after / before, before / after) >= STEP_LEAST:
+                found.append((at_s, after / before, lasting))
+    largest: list[tuple[float, float, float]] = []
+    for step in sorted(found, key=lambda one: -abs(math.log(one[1]))):
+        if len(largest) < MOST_STEPS and all(abs(step[0] - other[0]) > EDGE_S for other in largest):
+            largest.append(step)
+    nothing: tuple[None, None] = (None, None)
+    return tuple(Step(*step, *(explained(step[0]) if step[1] > 1 else nothing)) for step in sorted(largest))
 
 
 def _minutes(since: Floats, latency_ns: Ints) -> tuple[float | None, ...]:
@@ -259,12 +277,12 @@ def analyse_sustained(
     begun = times >= base[1] if base else times >= 0
     slow = Signal(times[begun], medians[begun], tuple(segment.start_s for segment in segments[1:]))
     at_s = _slow_at(slow, base[0], lambda a, b: _median_between(since, latency_ns, a, b)) if base else None
-    pace = None
-    if base is not None and not paced:
-        paces = bin_paces(start_ns, latency_ns, width)[1]
-        pace = _pace(times[begun], paces[begun], base[2], window_s)
+    pace, signals = None, [slow]
+    if not paced:
+        signals.append(_pace_signal(times[begun], bin_paces(start_ns, latency_ns, width)[1][begun]))
+        pace = _pace(signals[1], base[2], window_s) if base else None
     if pace is not None and pace.slow_at_s is not None and (at_s is None or pace.slow_at_s < at_s - EDGE_S):
-        at_s, slow = pace.slow_at_s, pace.signal
+        at_s = pace.slow_at_s
 
     def explained(second: float) -> tuple[Cause, str]:
         return cause_of(int(start_ns[0] + second * 1e9), telemetry, paced=paced)
@@ -300,7 +318,7 @@ def analyse_sustained(
         pace_slowdown=pace.sustained_ns / pace.baseline_ns if pace else None,
         longest_pause_s=float(np.max(start_ns[1:] - start_ns[:-1] - latency_ns[:-1])) / 1e9,
         minute_p50_ns=minutes,
-        steps=_steps(slow, float(since[-1]), explained) if base else (),
+        steps=_steps(signals, float(since[-1]), explained),
         segments=segments,
     )
 

@@ -10,6 +10,7 @@ from socbench.analysis.energy import power_series
 from socbench.records import PHASE_MEASURED, Device, ReportData, SessionInfo, TelemetrySeries, TrialRow
 from socbench.render import figure_base, names, numbers, ranking
 from socbench.render.figure_base import Figure
+from socbench.render.steps import largest_step
 
 _PANELS: Final = (
     (("temperature_milli_c",), "°C", 1e-3),
@@ -170,7 +171,7 @@ def continuous(data: ReportData, row: TrialRow, slug: str) -> Figure | None:
     panels = _telemetry(data, session, device) if session and device else []
     line_x, line_y = rolling_median(seconds, latency / unit.factor)
     thermal = row.thermal or {}
-    at = thermal.get("throttle_at_s")
+    at, step = thermal.get("throttle_at_s"), largest_step(thermal)
 
     def draw() -> Any:
         figure, axes = _stacked(panels, first)
@@ -196,6 +197,13 @@ def continuous(data: ReportData, row: TrialRow, slug: str) -> Figure | None:
             word = "throttled" if thermal.get("throttled") else "slowed down"
             axes.annotate(
                 f"{word} from {at:,.0f} s", (at, 1), (4, -4), xycoords=("data", "axes fraction"),
+                textcoords="offset points", va="top", fontsize=figure_base.FONT - 1,
+            )  # fmt: skip
+        if step is not None:
+            axes.axvline(step["at_s"], color=figure_base.TEXT, linewidth=1, linestyle="--")
+            axes.annotate(
+                f"{numbers.times(step['lasting_ratio'])} as long from {step['at_s']:,.0f} s",
+                (step["at_s"], 1), (4, -16), xycoords=("data", "axes fraction"),
                 textcoords="offset points", va="top", fontsize=figure_base.FONT - 1,
             )  # fmt: skip
         return figure

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from socbench.records import ComparedPair, ReportData, TrialRow
 from socbench.render import columns, names, numbers, ranking
 from socbench.render.figure_energy import energy_words, power_words
 from socbench.render.figure_sustained import order_sentence
+from socbench.render.steps import CAUSES, step_words
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,6 @@ def _over_devices(section: ranking.Section) -> list[str]:
     return [f"{said}, {ratio} faster than {order[-1]} ({_said(last)})."]
 
 
-_CAUSES: Final = {
-    "clock_cap": "the limit of the clock was lowered",
-    "thermal_status": "the device reported that it was too warm",
-    "cpu_quota": "a CPU quota held it back",
-    "contention": "something else used the device",
-    "unknown": "why could not be read",
-}
-
-
 def _sustained(rows: Sequence[TrialRow]) -> list[str]:
     said = []
     named = names.row_names(rows)
@@ -102,20 +94,21 @@ def _sustained(rows: Sequence[TrialRow]) -> list[str]:
         cut = _cut(thermal)
         if start is None or end is None:
             said.append(f"{who}: {_said(row)} over the whole run{cut}; its beginning could not be told from the rest.")
+            said += step_words(thermal)
             continue
         lead = f"{who} begins at {numbers.in_sentence(start)} and"
         at, slowdown = thermal.get("throttle_at_s"), thermal.get("slowdown") or end / start
         if at is None:
             said.append(f"{lead} ends at {numbers.in_sentence(end)}{cut}: no lasting slow-down of 10 % was found.")
         else:
-            cause = _CAUSES.get(str(thermal.get("cause")), _CAUSES["unknown"])
+            cause = CAUSES.get(str(thermal.get("cause")), CAUSES["unknown"])
             pace = thermal.get("pace_slowdown") or 1.0
             if pace >= 1.1 > slowdown:
                 took = f"gets {numbers.times(pace)} less done, though single inferences take as long"
             else:
                 took = f"takes {numbers.in_sentence(end)}, {numbers.times(slowdown)} as long"
             said.append(f"{lead}, from {at:,.0f} s on, {took}{cut}: {cause}.")
-        said += _besides(thermal)
+        said += [*step_words(thermal), *_besides(thermal)]
     return said or _nothing(rows)
 
 

@@ -1,0 +1,37 @@
+"""The largest lasting step of a continuous run, where it is another one than the slow-down that dates the run. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from socbench.render import numbers
+
+CAUSES: Final = {
+    "clock_cap": "the limit of the clock was lowered",
+    "thermal_status": "the device reported that it was too warm",
+    "cpu_quota": "a CPU quota held it back",
+    "contention": "something else used the device",
+    "unknown": "why could not be read",
+}
+_LARGE: Final = 1.20
+_SAME_EVENT_S: Final = 3.0
+
+
+def largest_step(thermal: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the step to the slowest half minute, of 20 % at least; None where it is the slow-down already told."""
+    large = [step for step in thermal.get("steps") or [] if (step.get("lasting_ratio") or 0.0) >= _LARGE]
+    if not large:
+        return None
+    step: dict[str, Any] = max(large, key=lambda one: one["lasting_ratio"])
+    at = thermal.get("throttle_at_s")
+    return None if at is not None and abs(step["at_s"] - at) <= _SAME_EVENT_S else step
+
+
+def step_words(thermal: dict[str, Any]) -> list[str]:
+    """Say where the largest lasting step is, how large, and why."""
+    step = largest_step(thermal)
+    if step is None:
+        return []
+    cause = CAUSES.get(str(step.get("cause")), CAUSES["unknown"])
+    size = numbers.times(step["lasting_ratio"])
+    return [f"Its largest lasting step is at {step['at_s']:,.0f} s: from there on it takes {size} as long; {cause}."]
