@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import pytest
@@ -224,8 +225,15 @@ def test_a_cut_title_of_a_device_keeps_the_address_that_tells_it_from_its_twin(
 def test_the_largest_step_is_told_where_it_is_not_the_slow_down_that_dates_the_run() -> None:
     step = {"at_s": 360.4, "ratio": 3.1, "lasting_ratio": 3.0, "cause": "contention", "evidence": "x"}
     thermal = {"throttle_at_s": 100.0, "steps": [{**step, "at_s": 100.0, "lasting_ratio": 1.3}, step]}
-    said = "Its largest lasting step is at 360 s: from there on it takes 3.0 x as long; something else used the device."
-    assert step_words(thermal) == [said]
+    first = "it was first slower by 10 % from 100 s on: why could not be read"
+    largest = "its largest lasting step is at 360 s, to 3.0 x the time: something else used the device"
+    assert step_words(thermal) == f"{largest}; {first}"
+    assert step_words({**thermal, "throttle_at_s": None}) == largest
+    thermal |= {"baseline_p50_ns": 2e5, "sustained_p50_ns": 2.1e5, "slowdown": 1.05, "pace_slowdown": 2.07}
+    row = synthetic.row(scenario="sustained", thermal=thermal)
+    (said, *_) = answer(dataclasses.replace(synthetic.one_row(), rows=(row,)))
+    assert said.startswith("LiteRT on the CPU at fp32 begins at 200 µs and in the end gets 2.1 x less done, though")
+    assert said.endswith(f"single inferences take as long: {largest}; {first}.")
     assert largest_step({**thermal, "throttle_at_s": 358.0}) is None
     assert largest_step({"steps": [{**step, "lasting_ratio": 1.19}]}) is None
     assert largest_step({"throttle_at_s": None, "steps": None}) is None

@@ -11,7 +11,7 @@ from socbench.records import ComparedPair, ReportData, TrialRow
 from socbench.render import columns, names, numbers, ranking
 from socbench.render.figure_energy import energy_words, power_words
 from socbench.render.figure_sustained import order_sentence
-from socbench.render.steps import CAUSES, step_words
+from socbench.render.steps import cause_words, step_words
 
 
 @dataclass(frozen=True)
@@ -92,23 +92,25 @@ def _sustained(rows: Sequence[TrialRow]) -> list[str]:
         thermal, who = row.thermal or {}, named[row.session, row.trial]
         start, end = thermal.get("baseline_p50_ns"), thermal.get("sustained_p50_ns")
         cut = _cut(thermal)
+        step = step_words(thermal)
         if start is None or end is None:
-            said.append(f"{who}: {_said(row)} over the whole run{cut}; its beginning could not be told from the rest.")
-            said += step_words(thermal)
+            rest = f"its beginning could not be told from the rest{'; ' + step if step else ''}"
+            said.append(f"{who}: {_said(row)} over the whole run{cut}; {rest}.")
             continue
         lead = f"{who} begins at {numbers.in_sentence(start)} and"
         at, slowdown = thermal.get("throttle_at_s"), thermal.get("slowdown") or end / start
-        if at is None:
+        pace = thermal.get("pace_slowdown") or 1.0
+        if pace >= 1.1 > slowdown:
+            took = f"gets {numbers.times(pace)} less done, though single inferences take as long"
+        else:
+            took = f"takes {numbers.in_sentence(end)}, {numbers.times(slowdown)} as long"
+        if step:
+            said.append(f"{lead} in the end {took}{cut}: {step}.")
+        elif at is None:
             said.append(f"{lead} ends at {numbers.in_sentence(end)}{cut}: no lasting slow-down of 10 % was found.")
         else:
-            cause = CAUSES.get(str(thermal.get("cause")), CAUSES["unknown"])
-            pace = thermal.get("pace_slowdown") or 1.0
-            if pace >= 1.1 > slowdown:
-                took = f"gets {numbers.times(pace)} less done, though single inferences take as long"
-            else:
-                took = f"takes {numbers.in_sentence(end)}, {numbers.times(slowdown)} as long"
-            said.append(f"{lead}, from {at:,.0f} s on, {took}{cut}: {cause}.")
-        said += [*step_words(thermal), *_besides(thermal)]
+            said.append(f"{lead}, from {at:,.0f} s on, {took}{cut}: {cause_words(thermal)}.")
+        said += _besides(thermal)
     return said or _nothing(rows)
 
 

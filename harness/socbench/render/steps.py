@@ -27,11 +27,17 @@ def largest_step(thermal: dict[str, Any]) -> dict[str, Any] | None:
     return None if at is not None and abs(step["at_s"] - at) <= _SAME_EVENT_S else step
 
 
-def step_words(thermal: dict[str, Any]) -> list[str]:
-    """Say where the largest lasting step is, how large, and why."""
+def cause_words(found: dict[str, Any]) -> str:
+    """Say why a run or a step (its JSON) became slower."""
+    return CAUSES.get(str(found.get("cause")), CAUSES["unknown"])
+
+
+def step_words(thermal: dict[str, Any]) -> str | None:
+    """Say where the largest lasting step is, how large and why, and of the slow-down before it; None without one."""
     step = largest_step(thermal)
     if step is None:
-        return []
-    cause = CAUSES.get(str(step.get("cause")), CAUSES["unknown"])
-    size = numbers.times(step["lasting_ratio"])
-    return [f"Its largest lasting step is at {step['at_s']:,.0f} s: from there on it takes {size} as long; {cause}."]
+        return None
+    at = thermal.get("throttle_at_s")
+    size, where = numbers.times(step["lasting_ratio"]), f"{step['at_s']:,.0f} s"
+    said = f"its largest lasting step is at {where}, to {size} the time: {cause_words(step)}"
+    return said if at is None else f"{said}; it was first slower by 10 % from {at:,.0f} s on: {cause_words(thermal)}"
