@@ -52,7 +52,7 @@ $(NATIVE)/build/.stamp: .venv-native/.stamp $(NATIVE)/build.py $(wildcard $(NATI
 
 test-runtimes: $(STAMP).dev ## make every environment (about 2 GB) and test all delegates in them
 	@$(BIN)/socbench runtimes install all
-	@$(BIN)/python -m pytest -m runtimes
+	@$(BIN)/python -m pytest -q --timeout 900 -m runtimes
 
 test-gpu: $(STAMP).dev ## on a machine with an NVIDIA GPU: TensorRT and the CUDA provider
 	@$(BIN)/socbench runtimes install tensorrt-rtx

@@ -19,6 +19,7 @@ _PANELS: Final = (
     (("power_uw",), "W", 1e-6),
 )
 _MOST_LINES: Final = 6
+_BINS: Final = 120
 
 
 def over_session(data: ReportData, session: SessionInfo, device: Device, slug: str) -> Figure | None:
@@ -171,7 +172,8 @@ def continuous(data: ReportData, row: TrialRow, slug: str) -> Figure | None:
     panels = _telemetry(data, session, device) if session and device else []
     line_x, line_y = rolling_median(seconds, latency / unit.factor)
     thermal = row.thermal or {}
-    at, step = thermal.get("throttle_at_s"), largest_step(thermal)
+    waits = _with_waits(seconds, line_x, thermal) if line_x.size == _BINS else None
+    waits = None if waits is None else waits / unit.factor * 1e9
 
     def draw() -> Any:
         figure, axes = _stacked(panels, first)
@@ -181,39 +183,25 @@ def continuous(data: ReportData, row: TrialRow, slug: str) -> Figure | None:
             axes, seconds[picked], latency[picked] / unit.factor, color=colour, linewidth=1.8, alpha=0.25
         )
         axes.plot(line_x, line_y, color=figure_base.TEXT, linewidth=1.4)
-        axes.set_ylim(0, float(np.percentile(latency, 99.5)) / unit.factor * 1.25)
-        rested = thermal.get("cool_down") or {}
-        axes.set_xlim(0, float(seconds[-1]) + float(rested.get("seconds") or 0.0))
-        if rested:
-            axes.axvline(seconds[-1], color=figure_base.MUTED, linewidth=0.8, linestyle=":")
-            axes.annotate(
-                "cools down", (seconds[-1], 1), (4, -4), xycoords=("data", "axes fraction"),
-                textcoords="offset points", va="top", fontsize=figure_base.FONT - 1,
-            )  # fmt: skip
+        if waits is not None:
+            axes.plot(line_x, waits, color=figure_base.TEXT, linewidth=1.4, linestyle=":")
+        # A few late inferences must not press the lines to the ground.
+        highest = float(max(line_y.max(), 0 if waits is None else waits.max()))
+        axes.set_ylim(0, min(float(np.percentile(latency, 99.5)) / unit.factor * 1.25, 2.5 * highest))
         axes.set_ylabel(f"latency, {unit.symbol}")
         axes.grid(axis="y")
-        if at is not None:
-            axes.axvspan(at, seconds[-1], color=figure_base.BAND, alpha=0.1, linewidth=0)
-            word = "throttled" if thermal.get("throttled") else "slowed down"
-            axes.annotate(
-                f"{word} from {at:,.0f} s", (at, 1), (4, -4), xycoords=("data", "axes fraction"),
-                textcoords="offset points", va="top", fontsize=figure_base.FONT - 1,
-            )  # fmt: skip
-        if step is not None:
-            axes.axvline(step["at_s"], color=figure_base.TEXT, linewidth=1, linestyle="--")
-            axes.annotate(
-                f"{numbers.times(step['lasting_ratio'])} as long from {step['at_s']:,.0f} s",
-                (step["at_s"], 1), (4, -16), xycoords=("data", "axes fraction"),
-                textcoords="offset points", va="top", fontsize=figure_base.FONT - 1,
-            )  # fmt: skip
+        _mark(axes, thermal, float(seconds[-1]))
         return figure
 
     where = names.plain(row.device_name, 60)
+    said = (
+        "" if waits is None else ", the dotted one the time that an inference took in all, waits between them included"
+    )
     return Figure(
         name=f"over-time-{slug}",
-        title=f"{where}: {_thermal_title(thermal, at)}",
+        title=f"{where}: {_thermal_title(thermal)}",
         caption=f"{names.row_name(row)}: {latency.size:,} inferences over {seconds[-1]:,.0f} s, "
-        f"{min(latency.size, 1500):,} of them drawn; the line is the rolling median. {_sensors(panels)}",
+        f"{min(latency.size, 1500):,} of them drawn; the line is the rolling median{said}. {_sensors(panels)}",
         alt=f"Latency over {seconds[-1]:,.0f} seconds, from {line_y[0]:.3g} to {line_y[-1]:.3g} {unit.symbol}.",
         draw=draw,
         heads=("s", f"rolling median {unit.symbol}"),
@@ -221,7 +209,44 @@ def continuous(data: ReportData, row: TrialRow, slug: str) -> Figure | None:
     )
 
 
-def rolling_median(seconds: Any, values: Any, bins: int = 120) -> tuple[Any, Any]:
+def _mark(axes: Any, thermal: dict[str, Any], end_s: float) -> None:
+    """Draw where the run slowed down, its largest step, and where the load ended and the cooling began."""
+    at, step, rested = thermal.get("throttle_at_s"), largest_step(thermal), thermal.get("cool_down") or {}
+    axes.set_xlim(0, end_s + float(rested.get("seconds") or 0.0))
+    notes = []
+    if rested:
+        axes.axvline(end_s, color=figure_base.MUTED, linewidth=0.8, linestyle=":")
+        notes.append((end_s, "cools down", -4))
+    if at is not None:
+        axes.axvspan(at, end_s, color=figure_base.BAND, alpha=0.1, linewidth=0)
+        word = "throttled" if thermal.get("throttled") else "slowed down"
+        notes.append((at, f"{word} from {at:,.0f} s", -4))
+    if step is not None:
+        axes.axvline(step["at_s"], color=figure_base.TEXT, linewidth=1, linestyle="--")
+        size = numbers.times(step["lasting_ratio"])
+        notes.append((step["at_s"], f"{size} the time from {step['at_s']:,.0f} s", -16))
+    for x, text, down in notes:
+        axes.annotate(
+            text, (x, 1), (4, down), xycoords=("data", "axes fraction"),
+            textcoords="offset points", va="top", fontsize=figure_base.FONT - 1,
+        )  # fmt: skip
+
+
+def _with_waits(seconds: Any, line_x: Any, thermal: dict[str, Any]) -> Any:
+    """Return the mean time (s) from one start to the next in each span of the rolling median, where that tells more
+    than the medians: another process or a quota holds inferences back between each other. None elsewhere.
+    """
+    import numpy as np
+
+    pace, slowdown = thermal.get("pace_slowdown"), thermal.get("slowdown")
+    if thermal.get("rate_hz") or not pace or not slowdown or 1 / 1.1 < pace / slowdown < 1.1:
+        return None
+    edges = np.linspace(float(seconds[0]), float(seconds[-1]), line_x.size + 1)
+    counts = np.histogram(seconds, edges)[0]
+    return (edges[1] - edges[0]) / np.maximum(counts, 1)
+
+
+def rolling_median(seconds: Any, values: Any, bins: int = _BINS) -> tuple[Any, Any]:
     """Medians of ``bins`` equal spans of time: their middles and the medians; empty spans are left out."""
     import numpy as np
 
@@ -238,10 +263,14 @@ def rolling_median(seconds: Any, values: Any, bins: int = 120) -> tuple[Any, Any
     return np.array(x), np.array(y)
 
 
-def _thermal_title(thermal: dict[str, Any], at: float | None) -> str:
-    slowdown = thermal.get("slowdown")
-    if at is None or slowdown is None:
-        return "no lasting slow-down was found"
+def _thermal_title(thermal: dict[str, Any]) -> str:
+    at, slowdown, step = thermal.get("throttle_at_s"), thermal.get("slowdown"), largest_step(thermal)
     cause = {"clock_cap": ", the clock's limit fell", "thermal_status": ", it reported being too warm",
              "cpu_quota": ", a CPU quota held it back", "contention": ", something else used it"}  # fmt: skip
-    return f"{slowdown:.2f} times as slow from {at:,.0f} s on{cause.get(str(thermal.get('cause')), '')}"
+    if step is not None:
+        size, of = numbers.times(step["lasting_ratio"]), cause.get(str(step.get("cause")), "")
+        return f"{size} the time from {step['at_s']:,.0f} s on{of}"
+    if at is None or slowdown is None:
+        return "no lasting slow-down was found"
+    more = max(slowdown, thermal.get("pace_slowdown") or 0.0)
+    return f"{more:.2f} times as slow from {at:,.0f} s on{cause.get(str(thermal.get('cause')), '')}"
