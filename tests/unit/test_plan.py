@@ -340,9 +340,10 @@ def test_a_sustained_run_lasts_as_long_as_was_asked_for() -> None:
     assert len(plan.order["local"]) == 1
 
 
-def test_a_repetition_may_take_twice_its_times_three_minutes_and_ten_seconds_an_input_of_a_data_set() -> None:
-    settings = MeasuringSettings(min_time_s=2.0, max_time_s=20.0, warmup_max_s=5.0)
+def test_a_repetition_may_take_twice_its_times_three_minutes_and_ten_seconds_a_fixed_inference() -> None:
+    settings = MeasuringSettings(min_time_s=2.0, max_time_s=20.0, warmup_max_s=5.0, warmup_min_count=5)
     trial = TrialPlan("t1", "local", "net", "onnx-fp32", "onnx", "fp32", "onnxruntime", "cpu:mlas", settings=settings)
-    assert deadline_s(trial, TrialFiles(model=())) == 230.0
     pictures = InputFile("image", "float32", (1, 4), 50, DeviceFile(Path("x"), "0" * 64, "x.bin"))
-    assert deadline_s(trial, TrialFiles(model=(), dataset=(pictures,))) == 730.0
+    assert deadline_s(trial, TrialFiles(model=(), dataset=(pictures,))) == 2 * 25 + 180 + 500
+    eight = (dataclasses.replace(pictures, count=8),)
+    assert deadline_s(trial, TrialFiles(model=(), probe=eight)) == 2 * 25 + 180 + 10 * (1 + 16 + 5)

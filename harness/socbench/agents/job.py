@@ -10,10 +10,9 @@ from socbench.records import PROTOCOL_VERSION, Json, PlannedRepetition, TrialPla
 
 _BLOBS = "../../blobs/"
 _SLACK_S = 180.0
-"""What a repetition may take beside its measuring before it counts as hung: import, load, compile, checks, and a first
-inference that takes tens of seconds (software GPUs and NPU emulators on a busy host)."""
+"""What a repetition may take beside its inferences before it counts as hung: import, load, compile."""
 _INPUT_S = 10.0
-"""For an input of a data set: accuracy runs all of them however slow the device is."""
+"""For an inference that is made however slow the device is: a software GPU takes that long for a small network."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,16 @@ def job_document(
 
 
 def deadline_s(trial: TrialPlan, files: TrialFiles) -> float:
-    """Return how long a repetition may take: its own times, doubled, three minutes, and 10 s an input of a data set."""
+    """Return how long a repetition may take: its own times, doubled, three minutes, and 10 s for each inference whose
+    number is fixed: a data set's, or the first, those of the two checks and of the shortest warm-up.
+    """
     settings = trial.settings
-    dataset = files.dataset[0].count * _INPUT_S if files.dataset else 0.0
-    return round(2 * (settings.warmup_max_s + max(settings.max_time_s, settings.min_time_s)) + dataset + _SLACK_S, 1)
+    if files.dataset:
+        fixed = files.dataset[0].count
+    else:
+        fixed = 1 + 2 * (files.probe[0].count if files.probe else 1) + settings.warmup_min_count
+    own = 2 * (settings.warmup_max_s + max(settings.max_time_s, settings.min_time_s))
+    return round(own + fixed * _INPUT_S + _SLACK_S, 1)
 
 
 def _inputs(inputs: Sequence[InputFile]) -> Json | None:
