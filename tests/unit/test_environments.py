@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from socbench.environments import install
 from socbench.environments.catalogue import catalogue, environment
-from socbench.errors import UsageError
+from socbench.errors import EnvironmentsError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -45,3 +47,32 @@ def test_an_installed_version_is_known_beside_the_catalogue(tmp_path: Path, monk
     (other / install.MARKER).write_text("{}")
     assert install.installed() == {"onnxruntime-1.24.4": folder / "bin" / "python"}
     assert [one.name for one in install.known_environments()] == [*catalogue(), "onnxruntime-1.24.4"]
+
+
+def test_an_index_that_cannot_be_reached_is_said_and_pips_own_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real virtual environment and a real pip; nothing listens on the port of the index."""
+    about = "fake_part-1.0.dist-info"
+    folder = tmp_path / "simple" / "fake-part"
+    folder.mkdir(parents=True)
+    (folder / "index.html").write_text('<a href="fake_part-1.0-py3-none-any.whl">fake_part-1.0-py3-none-any.whl</a>')
+    with zipfile.ZipFile(folder / "fake_part-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: fake-part\nVersion: 1.0\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    monkeypatch.setenv("SOCBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    index = {"http://127.0.0.1:9/simple": ("fake-part==1.0",)}
+    one = replace(environment("mnn"), name="fake", packages=("fake-part",), index=index, system=(), alone=())
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(EnvironmentsError, match=r"could not install fake-part==1\.0 from .* or from pip's own index"):
+        install.install(one, lambda text: None)
+    assert install.installed() == {}
+    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "simple").as_uri())
+    said: list[str] = []
+    python = install.install(one, said.append)
+    assert python.exists()
+    assert any("127.0.0.1:9/simple gives no fake-part==1.0: trying pip's own index" in text for text in said)
