@@ -122,13 +122,12 @@ def _install_packages(environment: Environment, folder: Path, say: Say) -> None:
     say(f"{environment.name}: installing {', '.join(environment.packages)}")
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     for index, packages in environment.index.items():
+        named = ", ".join(packages)
         try:
-            _call([*pip, "--index-url", index, *packages], environment, f"install {', '.join(packages)} from {index}")
+            _call([*pip, "--index-url", index, *packages], environment, f"install {named} from {index}")
         except EnvironmentsError:
-            say(
-                f"{environment.name}: {index} gives no {', '.join(packages)}: trying pip's own index, where it is larger"
-            )
-            _call([*pip, *packages], environment, f"install {', '.join(packages)} from {index} or from pip's own index")
+            say(f"{environment.name}: {index} gives no {named}: trying pip's own index, where it is far larger")
+            _call([*pip, *packages], environment, f"install {named} from {index} or from pip's own index")
     _call([*pip, *environment.packages], environment, "install its packages")
     if environment.alone:
         _call([*pip, "--no-deps", *environment.alone], environment, f"install {', '.join(environment.alone)}")
