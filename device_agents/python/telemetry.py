@@ -200,7 +200,6 @@ def _cpufreq(sensors):
 
 
 def _devfreq(sensors):
-    before = len(sensors.found)
     for path in sorted(glob.glob(ROOT + "/sys/class/devfreq/*")):
         name = os.path.basename(path)
         if re.search(r"gpu|mali|kgsl|3d0|gv11b|ga10b|g3d", name, re.I):
@@ -209,7 +208,7 @@ def _devfreq(sensors):
         elif re.search(r"dmc|ddr|emc|memory|mif", name, re.I):
             sensors.add("memory_clock_khz", name, path + "/cur_freq", 1, 1000)
     kgsl = ROOT + "/sys/class/kgsl/kgsl-3d0"
-    if len(sensors.found) == before:
+    if not any(sensor.kind == "gpu_clock_khz" for sensor in sensors.found):
         sensors.add("gpu_clock_khz", "kgsl-3d0", kgsl + "/gpuclk", 1, 1000)
         sensors.add("gpu_clock_cap_khz", "kgsl-3d0", kgsl + "/max_gpuclk", 1, 1000)
 

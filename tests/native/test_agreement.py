@@ -136,6 +136,19 @@ def test_a_board_tells_both_the_same(native_agent, python_agent, board):
     assert not [source for kind, source in native if kind == "energy_uj" and "device1" in source]
 
 
+def test_a_qualcomm_phone_whose_memory_alone_is_a_devfreq_device_tells_both_its_gpu(native_agent, python_agent, board):
+    (board / "sys/class/devfreq/fb000000.gpu").rename(board / "gone")
+    kgsl = board / "sys/class/kgsl/kgsl-3d0"
+    kgsl.mkdir(parents=True)
+    (kgsl / "gpuclk").write_text("680000000\n")
+    (kgsl / "max_gpuclk").write_text("710000000\n")
+    native = first_rows(native_agent)
+    assert native == first_rows(python_agent)
+    assert native[("gpu_clock_khz", "kgsl-3d0")] == [680000]
+    assert native[("gpu_clock_cap_khz", "kgsl-3d0")] == [710000]
+    assert native[("memory_clock_khz", "dmc")] == [2112000]
+
+
 def test_a_machine_without_any_sensor_tells_both_each_absence(native_agent, python_agent, tmp_path, monkeypatch):
     monkeypatch.setenv("SOCBENCH_SYSFS_ROOT", str(tmp_path))
     native, python = first_rows(native_agent), first_rows(python_agent)

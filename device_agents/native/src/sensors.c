@@ -162,6 +162,11 @@ int for_rails(TakeRail *take_rail, void *to) {
   return rails;
 }
 
+static bool has_kind(const Sensors *all, int from, const char *kind) {
+  while (from < all->count && strcmp(all->found[from].kind, kind)) from++;
+  return from < all->count;
+}
+
 Sensors find_sensors(void) {
   static const struct { const char *group, *kind, *source; void (*more)(Sensors *); } groups[] = {
       {"thermal", TEMPERATURE, "thermal", NULL},
@@ -177,9 +182,8 @@ Sensors find_sensors(void) {
     int at = all.count, absences = all.absences;
     for (size_t i = 0; i < COUNT(FILES); i++)
       if (strcmp(FILES[i].group, groups[g].group) == 0) add_files(&all, i);
-    if (groups[g].more && all.count == at) groups[g].more(&all);
-    while (at < all.count && strcmp(all.found[at].kind, groups[g].kind)) at++;
-    bool told = at < all.count || all.absences > absences;
+    if (groups[g].more && !has_kind(&all, at, groups[g].kind)) groups[g].more(&all);
+    bool told = has_kind(&all, at, groups[g].kind) || all.absences > absences;
     if (!told && !(groups[g].more == add_hwmon && for_rails(NULL, NULL)))
       add_absent(&all, groups[g].kind, groups[g].source, "no sensor");
   }
