@@ -155,16 +155,18 @@ def compare_rows(
     *,
     by: str | None = None,
     allow: Sequence[str] = (),
-    margin: float = 0.03,
+    margin: float | None = None,
 ) -> list[ComparedPair]:
     """Compare two sessions, or with ``by`` (``runtime``, ``delegate``, ``precision``, ``device``, ``variant`` ...) the
     rows of one session with each other; a session run with ``--ab`` compares its two arms. ``allow`` names
-    conditions that may differ. SelectorError for what isn't found, UsageError when not one pair is comparable.
+    conditions that may differ; ``margin`` is what counts as no difference (3 % when ``None``). SelectorError for what
+    isn't found, UsageError when no two rows have a counterpart.
     """
     from socbench.analysis import compare
 
     first = reader.resolve(store, base)
     second = first if candidate is None else reader.resolve(store, candidate)
+    margin = compare.MARGIN if margin is None else margin
     one = trial_rows(store, first.name)
     if second == first:
         if by is None and not any(row.ab_arm for row in one):

@@ -74,7 +74,7 @@ def noise(values: Floats) -> float:
 def change_points(values: Floats, *, min_bins: int = 3) -> list[int]:
     """Return the indices at which the level of ``values`` changes, ascending, without 0 and ``len(values)``.
 
-    The penalty is 4 sigma^2 log n a change with sigma from successive differences, at least what makes a change of
+    The penalty is 6 sigma^2 log n a change with sigma from successive differences, at least what makes a change of
     STEP_MIN over ``min_bins`` bins worth a segment: positively correlated noise is not cut into pieces.
     """
     n = len(values)

@@ -66,14 +66,14 @@ def compare(
         ),
     ] = None,
     margin: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="SHARE",
             parser=options.fraction,
             help="Differences inside this share are no difference.  [default: 3%]",
             show_default=False,
         ),
-    ] = 0.03,
+    ] = None,
     fail_above: Annotated[
         float | None,
         typer.Option(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from socbench.analysis.change_points import bin_paces
 from socbench.analysis.cooling import credible
 from socbench.analysis.energy import power_series
 from socbench.records import PHASE_MEASURED, Device, ReportData, SessionInfo, TelemetrySeries, TrialRow
 from socbench.render import figure_base, names, numbers, ranking
 from socbench.render.figure_base import Figure
-from socbench.render.steps import largest_step
+from socbench.render.steps import cause_words, largest_step
 
 _PANELS: Final = (
     (("temperature_milli_c",), "°C", 1e-3),
@@ -172,8 +173,7 @@ def continuous(data: ReportData, row: TrialRow, slug: str) -> Figure | None:
     panels = _telemetry(data, session, device) if session and device else []
     line_x, line_y = rolling_median(seconds, latency / unit.factor)
     thermal = row.thermal or {}
-    waits = _with_waits(seconds, line_x, thermal) if line_x.size == _BINS else None
-    waits = None if waits is None else waits / unit.factor * 1e9
+    waits = _with_waits(start, latency, thermal)
 
     def draw() -> Any:
         figure, axes = _stacked(panels, first)
@@ -184,9 +184,9 @@ def continuous(data: ReportData, row: TrialRow, slug: str) -> Figure | None:
         )
         axes.plot(line_x, line_y, color=figure_base.TEXT, linewidth=1.4)
         if waits is not None:
-            axes.plot(line_x, waits, color=figure_base.TEXT, linewidth=1.4, linestyle=":")
+            axes.plot(waits[0], waits[1] / unit.factor, color=figure_base.TEXT, linewidth=1.4, linestyle=":")
         # A few late inferences must not press the lines to the ground.
-        highest = float(max(line_y.max(), 0 if waits is None else waits.max()))
+        highest = float(max(line_y.max(), 0 if waits is None else waits[1].max() / unit.factor))
         axes.set_ylim(0, min(float(np.percentile(latency, 99.5)) / unit.factor * 1.25, 2.5 * highest))
         axes.set_ylabel(f"latency, {unit.symbol}")
         axes.grid(axis="y")
@@ -232,18 +232,16 @@ def _mark(axes: Any, thermal: dict[str, Any], end_s: float) -> None:
         )  # fmt: skip
 
 
-def _with_waits(seconds: Any, line_x: Any, thermal: dict[str, Any]) -> Any:
-    """Return the mean time (s) from one start to the next in each span of the rolling median, where that tells more
-    than the medians: another process or a quota holds inferences back between each other. None elsewhere.
+def _with_waits(start_ns: Any, latency_ns: Any, thermal: dict[str, Any]) -> tuple[Any, Any] | None:
+    """Return the middles (s) of spans of a run and the mean time (ns) from one start to the next in each, where that
+    tells more than the medians: another process or a quota holds inferences back between each other. None elsewhere.
     """
-    import numpy as np
-
     pace, slowdown = thermal.get("pace_slowdown"), thermal.get("slowdown")
     if thermal.get("rate_hz") or not pace or not slowdown or 1 / 1.1 < pace / slowdown < 1.1:
         return None
-    edges = np.linspace(float(seconds[0]), float(seconds[-1]), line_x.size + 1)
-    counts = np.histogram(seconds, edges)[0]
-    return (edges[1] - edges[0]) / np.maximum(counts, 1)
+    span_s = float(start_ns[-1] - start_ns[0]) / 1e9 / _BINS
+    at_s, paces = bin_paces(start_ns, latency_ns, span_s)
+    return at_s + span_s / 2, paces
 
 
 def rolling_median(seconds: Any, values: Any, bins: int = _BINS) -> tuple[Any, Any]:
@@ -265,12 +263,9 @@ def rolling_median(seconds: Any, values: Any, bins: int = _BINS) -> tuple[Any, A
 
 def _thermal_title(thermal: dict[str, Any]) -> str:
     at, slowdown, step = thermal.get("throttle_at_s"), thermal.get("slowdown"), largest_step(thermal)
-    cause = {"clock_cap": ", the clock's limit fell", "thermal_status": ", it reported being too warm",
-             "cpu_quota": ", a CPU quota held it back", "contention": ", something else used it"}  # fmt: skip
     if step is not None:
-        size, of = numbers.times(step["lasting_ratio"]), cause.get(str(step.get("cause")), "")
-        return f"{size} the time from {step['at_s']:,.0f} s on{of}"
+        return f"{numbers.times(step['lasting_ratio'])} the time from {step['at_s']:,.0f} s on: {cause_words(step)}"
     if at is None or slowdown is None:
         return "no lasting slow-down was found"
     more = max(slowdown, thermal.get("pace_slowdown") or 0.0)
-    return f"{more:.2f} times as slow from {at:,.0f} s on{cause.get(str(thermal.get('cause')), '')}"
+    return f"{numbers.times(more)} the time from {at:,.0f} s on: {cause_words(thermal)}"

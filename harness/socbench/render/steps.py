@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from socbench.analysis.throttling import EDGE_S
 from socbench.render import numbers
 
 CAUSES: Final = {
@@ -14,7 +15,6 @@ CAUSES: Final = {
     "unknown": "why could not be read",
 }
 _LARGE: Final = 1.20
-_SAME_EVENT_S: Final = 3.0
 
 
 def largest_step(thermal: dict[str, Any]) -> dict[str, Any] | None:
@@ -24,7 +24,7 @@ def largest_step(thermal: dict[str, Any]) -> dict[str, Any] | None:
         return None
     step: dict[str, Any] = max(large, key=lambda one: one["lasting_ratio"])
     at = thermal.get("throttle_at_s")
-    return None if at is not None and abs(step["at_s"] - at) <= _SAME_EVENT_S else step
+    return None if at is not None and abs(step["at_s"] - at) <= EDGE_S else step
 
 
 def cause_words(found: dict[str, Any]) -> str:
