@@ -16,7 +16,7 @@ from socbench.transports.base import Completed, Deadline, Transport
 _RESERVE_BYTES = 16 * 1024 * 1024
 """Left free on the device for events and outputs."""
 
-_WORTH_TELLING_BYTES = 100_000
+_WORTH_TELLING_BYTES = 5_000_000
 
 _PROBE = r"""
 mkdir -p "$1" && cd "$1" || exit 9
