@@ -205,8 +205,8 @@ def distributions(data: ReportData, section: ranking.Section, slug: str) -> Figu
         name=f"latency-{slug}",
         title=_tail_title([(row, q) for (_, row, _), q in zip(lanes, quantiles, strict=True)]),
         caption=f"{section.title}: {samples:,} measured inferences, warm-up left out, all repetitions together. Long "
-        f"mark: median; short marks: p90 and p99; dots: single inferences slower than p99, "
-        f"as far as the axis goes.{left}",
+        f"mark: median of all of these, in the table of the repetitions' medians; short marks: p90 and p99; dots: "
+        f"single inferences slower than p99, as far as the axis goes.{left}",
         alt=f"Distributions of latency, one lane for each of {names.count(len(lanes), 'row')}, from "
         f"{numbers.significant(min(q[1] for q in quantiles))} to {numbers.significant(max(q[1] for q in quantiles))} "
         f"{ctx.time.symbol} in the median.",
