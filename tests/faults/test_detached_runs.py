@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 from session_home import Heard, Home, end, processes_of, wait_until
@@ -20,6 +22,19 @@ def _states(home: Home, session: str) -> list[tuple[int, str]]:
 
 def _measured(home: Home, session: str) -> list[tuple[int, int]]:
     return [(row["repetition"], row["latency_ns"]) for row in home.rows(session, "samples") if row["phase"] == 2]
+
+
+@contextlib.contextmanager
+def _held_up(home: Home, session: str) -> Iterator[None]:
+    """Keep a detached run from ending, however slow this machine is: its supervisor is stopped meanwhile."""
+    folder = home.path / "fakes" / "one" / "sessions" / session
+    wait_until(lambda: '"phase":"import"' in (folder / "events.jsonl").read_text())
+    supervisor = int((folder / "pid").read_text())
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
 
 
 def test_a_detached_run_is_fetched_later_with_the_digits_of_one_that_was_watched(home: Home) -> None:
@@ -45,9 +60,10 @@ def test_a_detached_run_outlives_its_host_and_nothing_of_it_is_hurried(
 ) -> None:
     monkeypatch.setenv("SOCBENCH_ORPHAN_AFTER_S", "0.2")
     result = home.run(home.null("slow", **SLOW), devices=("fake:one",), repeat=2, min_time_s=1.5, detach=True)
-    early = home.collect(result.session, wait=False)
-    assert (early.status, early.exit_code) == ("running", 1)
-    assert processes_of(home) != []
+    with _held_up(home, result.session):
+        early = home.collect(result.session, wait=False)
+        assert (early.status, early.exit_code) == ("running", 1)
+        assert processes_of(home) != []
     done = home.collect(result.session)
     assert done.status == "complete"
     assert _states(home, result.session) == [(1, "done"), (2, "done")]
@@ -55,7 +71,8 @@ def test_a_detached_run_outlives_its_host_and_nothing_of_it_is_hurried(
 
 def test_a_detached_run_has_its_device_and_another_waits_for_it_or_is_refused(home: Home) -> None:
     result = home.run(home.null("slow", **SLOW), devices=("fake:one",), repeat=2, min_time_s=0.8, detach=True)
-    with pytest.raises(FailedError, match=f"in use by the detached session {result.session}"):
+    in_use = f"in use by the detached session {result.session}"
+    with _held_up(home, result.session), pytest.raises(FailedError, match=in_use):
         home.run(home.null("m"), devices=("fake:one",), wait=False)
     heard = Heard()
     assert home.run(home.null("m"), devices=("fake:one",), heard=heard).status == "complete"
@@ -65,13 +82,14 @@ def test_a_detached_run_has_its_device_and_another_waits_for_it_or_is_refused(ho
 
 
 def test_ctrl_c_while_collecting_leaves_the_run_alone(home: Home) -> None:
-    result = home.run(home.null("slow", **SLOW), devices=("fake:one",), repeat=2, min_time_s=4, detach=True)
-    collecting = home.start_command("collect", result.session)
-    wait_until(lambda: '"phase":"import"' in home.journal_text(result.session))
-    code, _, err = end(collecting, signal.SIGINT)
-    assert code == 130
-    assert "is still being measured" in err
-    assert home.document(result.session)["status"] == "running"
+    result = home.run(home.null("slow", **SLOW), devices=("fake:one",), repeat=2, min_time_s=0.8, detach=True)
+    with _held_up(home, result.session):
+        collecting = home.start_command("collect", result.session)
+        wait_until(lambda: '"phase":"import"' in home.journal_text(result.session))
+        code, _, err = end(collecting, signal.SIGINT)
+        assert code == 130
+        assert "is still being measured" in err
+        assert home.document(result.session)["status"] == "running"
     # A run that Ctrl-C had reached could not end complete, both repetitions done.
     assert home.collect(result.session).status == "complete"
     assert _states(home, result.session) == [(1, "done"), (2, "done")]
