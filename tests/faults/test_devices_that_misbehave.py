@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from session_home import ROOT, Heard, Home
-from socbench.errors import FailedError
+from socbench.errors import ChannelError, FailedError
 from socbench.records import TrialPlan
 from socbench.session import DeviceProgress, worker
 from socbench.transports.base import Completed
@@ -20,10 +20,13 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Rebooting(Heard):
-    """Kills the agent of fake:one, as a reboot does, when the model ``falls`` is being measured for the first time."""
+    """Kills the agent of fake:one, as a reboot does, when the model ``falls`` is being measured for the first time.
+
+    ``forgets``: like a device that loses its power, it has lost the last events, and its connection breaks.
+    """
 
     home: Home
-    rebooted = False
+    rebooted = forgets = False
 
     def update(self, state: DeviceProgress) -> None:
         super().update(state)
@@ -32,20 +35,31 @@ class Rebooting(Heard):
             self.rebooted = True
             (pid,) = (self.home.path / "fakes" / "one" / "sessions").glob("*/pid")
             os.kill(int(pid.read_text()), signal.SIGKILL)
+            if self.forgets:
+                os.truncate(pid.parent / "events.jsonl", 100)
 
 
+@pytest.mark.parametrize("forgets", [False, True])
 def test_a_device_that_is_started_anew_fails_the_trial_that_was_under_way_and_the_session_goes_on(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+    home: Home, monkeypatch: pytest.MonkeyPatch, forgets: bool
 ) -> None:
     heard = Rebooting()
-    heard.home = home
-    original = FakeTransport.run
+    heard.home, heard.forgets = home, forgets
+    original, follow_whole = FakeTransport.run, FakeTransport.follow
+
+    def follow(self: FakeTransport, *arguments, **named) -> Iterator[bytes]:
+        for chunk in follow_whole(self, *arguments, **named):
+            if heard.rebooted and heard.forgets:
+                heard.forgets = False
+                raise ChannelError("the connection to fake:one broke")
+            yield chunk
 
     def run(self: FakeTransport, argv, **named) -> Completed:
         done = original(self, argv, **named)
         return Completed(done.argv, 0, b"another-start\n") if BOOT_ID in argv and heard.rebooted else done
 
     monkeypatch.setattr(FakeTransport, "run", run)
+    monkeypatch.setattr(FakeTransport, "follow", follow)
     falls = home.null("falls", clock="real", latency_ns=[5_000_000])
     result = home.run(falls, home.null("stands"), devices=("fake:one",), min_time_s=0.6, heard=heard)
     assert (result.status, result.exit_code) == ("complete_with_failures", 1)

@@ -90,15 +90,19 @@ class JobFollower:
         """
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         watch = _Watch(self)
+        reopened = False
         with self.journal.open("ab", buffering=0) as copy:
             while not self.ended and not stop.is_set():
                 try:
+                    if reopened:
+                        watch.check_nothing_lost(self._size)
                     yield from self._one_stream(copy, watch, stop, until)
                     if until is not None and not until.remaining_s:
                         return
                 except ChannelError as problem:
                     self.agent.channel.reopen(problem)
                     watch.something_came()
+                    reopened = True
 
     def _one_stream(
         self, copy: Any, watch: _Watch, stop: threading.Event, until: Deadline | None
@@ -189,11 +193,30 @@ class _Watch:
         if now_s - self._heard_s < self._doubt_s:
             return
         self._heard_s, self._doubt_s = now_s, min(2 * self._doubt_s, _LONGEST_DOUBT_S)
-        state = follower.agent.status_once(follower.job, deadline=Deadline.after(_STATUS_S, "the agent's state"))
-        written = state.get("events_bytes")
-        if isinstance(written, int) and written > size:
+        written, running = self._ask(size)
+        if written > size:
             raise ChannelError(f"{channel.address} has {written - size} bytes of events that do not arrive")
-        if isinstance(written, int) and written < size:
-            raise ProtocolError(f"{channel.address} has fewer events than it sent: its event file was changed")
-        if not state.get("running"):
+        if not running:
             raise AgentError(f"the agent on {channel.address} died in the middle of its job", code="agent_died")
+
+    def check_nothing_lost(self, size: int) -> None:
+        """Look, before a reopened channel is read on, whether the device still has the ``size`` bytes that came.
+
+        One that lost its power has forgotten what its disk did not have yet; ``tail`` would begin such a file anew.
+
+        Raises AgentError (code ``agent_died``), ProtocolError where the agent still runs.
+        """
+        self._ask(size)
+
+    def _ask(self, size: int) -> tuple[int, bool]:
+        """Return how many bytes of events the device has, and whether the agent runs. They can't become fewer."""
+        agent = self._follower.agent
+        state = agent.status_once(self._follower.job, deadline=Deadline.after(_STATUS_S, "the agent's state"))
+        written, running = state.get("events_bytes"), bool(state.get("running"))
+        written = written if isinstance(written, int) else size
+        address = agent.channel.address
+        if written < size and running:
+            raise ProtocolError(f"{address} has fewer events than it sent: its event file was changed")
+        if written < size:
+            raise AgentError(f"the agent on {address} died, and its last events with it", code="agent_died")
+        return written, running

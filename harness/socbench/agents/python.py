@@ -44,6 +44,7 @@ exit 7
 _UNPACK = r"""
 [ -d "$2/$3" ] && exit 0
 rm -rf "$2/$3.new"; mkdir -p "$2/$3.new" && tar -xf "$1" -C "$2/$3.new" || exit 1
+sync "$2/$3.new"/*.py "$2/$3.new"/*/*.py 2>/dev/null # or a device that loses its power keeps the names of empty files
 mv "$2/$3.new" "$2/$3" 2>/dev/null || [ -d "$2/$3" ]
 """
 
