@@ -113,7 +113,7 @@ def measure(
 
     request = RunRequest(
         targets=models, devices=tuple(f"fake:d{number}" for number in range(devices)), repeat=repeat,
-        min_time_s=seconds, allow_emulated=True,
+        min_time_s=seconds, allow_emulated=True, agent="python",
     )  # fmt: skip
     late.clear()
     watched = Watched()

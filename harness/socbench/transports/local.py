@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -176,22 +177,39 @@ class _Output:
         self._limit = limit
         self._kept: list[bytes] = []
         self._size = 0
+        self._lock = threading.Lock()
         self.truncated = False
+        os.set_blocking(stream.fileno(), False)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while chunk := os.read(self._stream.fileno(), _CHUNK_BYTES):
-                keep = chunk[: self._limit - self._size]
-                self.truncated = self.truncated or len(keep) < len(chunk)
-                if keep:
-                    self._kept.append(keep)
-                    self._size += len(keep)
-        self._stream.close()
+        poll = select.poll()
+        poll.register(self._stream, select.POLLIN)
+        while self._take() != 0:
+            poll.poll()
+        with self._lock:
+            self._stream.close()
+
+    def _take(self) -> int | None:
+        """Take what the pipe holds; returns its size, 0 at the stream's end, ``None`` when there is nothing now."""
+        with self._lock:
+            try:
+                chunk = b"" if self._stream.closed else os.read(self._stream.fileno(), _CHUNK_BYTES)
+            except BlockingIOError:
+                return None
+            keep = chunk[: self._limit - self._size]
+            self.truncated = self.truncated or len(keep) < len(chunk)
+            if keep:
+                self._kept.append(keep)
+                self._size += len(keep)
+            return len(chunk)
 
     def finish(self, wait_s: float) -> None:
+        """Wait for the stream's end, and take what a command that has ended wrote, however late the thread is."""
         self._thread.join(wait_s)
+        while not self.truncated and self._take():
+            pass
 
     @property
     def data(self) -> bytes:
