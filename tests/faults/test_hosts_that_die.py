@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import time
+from typing import Any
 
 import pytest
 from session_home import Heard, Home, end, processes_of, wait_until
-from socbench.errors import FailedError, SelectorError, UsageError
+from socbench.errors import FailedError, Interrupted, SelectorError, UsageError
+from socbench.session import run
 from socbench.store.reader import read_document
 
 SLOW = {"clock": "real", "latency_ns": 5_000_000}
@@ -55,6 +57,25 @@ def test_a_stopped_run_keeps_what_is_finished_says_how_to_go_on_and_goes_on(
     assert states == [(1, "done"), (2, "done"), (3, "done"), (4, "done")]
     after = [row for row in home.rows(session, "samples") if row["repetition"] == 1]
     assert after == before
+
+
+def test_ctrl_c_while_the_devices_are_only_beginning_does_not_wait_for_what_began(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = run.ThreadPoolExecutor.submit
+
+    def interrupted(self: run.ThreadPoolExecutor, work: Any, *arguments: Any) -> Any:
+        worker = getattr(work, "__self__", None)
+        if isinstance(worker, run.DeviceWorker) and worker.address == "fake:two":
+            wait_until(lambda: '"phase":"warmup"' in home.journal_text(home.session()))
+            raise KeyboardInterrupt
+        return submit(self, work, *arguments)
+
+    monkeypatch.setattr(run.ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(Interrupted):
+        home.run(home.null("slow", **SLOW), devices=("fake:one", "fake:two"), min_time_s=5.0)
+    assert '"type":"done"' not in home.journal_text(home.session())
+    assert processes_of(home) == []
 
 
 def test_a_run_whose_terminal_is_gone_ends_and_leaves_nothing_running(home: Home) -> None:

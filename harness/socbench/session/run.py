@@ -360,16 +360,24 @@ def _run(state: SessionState, devices: list[OpenDevice], way: str = RUN, *, wait
 
 def _work(state: SessionState, workers: list[DeviceWorker]) -> None:
     """Run the workers side by side until all have ended; Ctrl-C has them stop."""
+
+    def halt() -> None:
+        state.stop.set()
+        for worker in workers:
+            worker.halt()
+
     with ThreadPoolExecutor(max_workers=len(workers), thread_name_prefix="device") as pool:
-        futures = [pool.submit(worker.run) for worker in workers]
+        try:
+            futures = [pool.submit(worker.run) for worker in workers]
+        except KeyboardInterrupt:
+            halt()  # or those that have begun would be waited for to their end
+            raise
         while True:
             try:
                 wait_for(futures)
                 break
             except KeyboardInterrupt:
-                state.stop.set()
-                for worker in workers:
-                    worker.halt()
+                halt()
                 # Said last: with a terminal that is gone this fails, and the workers must end all the same.
                 state.progress.message("stopping: what is finished is kept")
         for future in futures:
