@@ -12,6 +12,7 @@ import re
 import stat
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,7 +21,7 @@ import synthetic_report as synthetic
 from rich.console import Console
 from socbench.errors import FailedError, UsageError
 from socbench.records import TrialRow
-from socbench.render import columns, concerns, ranking, tables, terminal, write
+from socbench.render import columns, concerns, dots, ranking, tables, terminal, write
 from socbench.render.compare import compare_junit, compare_markdown
 from socbench.render.write import write_report
 
@@ -115,6 +116,14 @@ def test_only_columns_that_vary_are_shown_and_the_rest_is_said_once() -> None:
     assert "threads" in {column.key for column in columns.visible(more, columns.context(more))}
 
 
+def test_an_environment_is_a_column_only_where_it_tells_two_rows_apart() -> None:
+    own = [synthetic.row(environment="host"), synthetic.row(delegate="gpu:webgpu", environment="litert-gpu")]
+    two = [synthetic.row(environment="host"), synthetic.row(environment="litert-2.1.0")]
+    shown = [[column.key for column in columns.visible(rows, columns.context(rows))] for rows in (own, two)]
+    assert ["environment" in keys for keys in shown] == [False, True]
+    assert shown[1].index("environment") > shown[1].index("median")
+
+
 def test_asked_and_effective_stand_side_by_side_when_they_differ() -> None:
     fell = synthetic.several_devices().rows[-1]
     ctx = columns.context([fell])
@@ -162,6 +171,35 @@ def test_many_combinations_left_out_are_one_line_of_the_table_and_all_of_the_rea
     assert text.count("left out: tflite-fp16") == 0
     assert "14 combinations were left out: the reasons stand below." in text
     assert "(14 rows)" in text.partition("reasons stand below.")[2]
+
+
+def test_many_rows_without_a_number_are_folded_away_under_the_table_by_reason(tmp_path: Path) -> None:
+    data = synthetic.quick()
+    excluded = next(row for row in data.rows if row.status == "excluded")
+    more = tuple(
+        dataclasses.replace(excluded, trial=f"x{number}", precision=f"p{number}", delegate="gpu:opencl")
+        for number in range(10)
+    )
+    write_report(dataclasses.replace(data, rows=(*data.rows, *more)), tmp_path / "r.html")
+    main, _, folded = (tmp_path / "r.html").read_text().partition("11 rows not measured, and why")
+    assert "left out: tflite-fp16" not in main
+    table = folded.partition("</details>")[0]
+    assert table.count("left out: tflite-fp16") == 2
+    assert ", ".join(f"p{number}" for number in range(10)) in table
+
+
+def test_numbers_of_an_axis_do_not_run_into_each_other() -> None:
+    rows = [synthetic.row(latency_p50_ns=value) for value in (1e6, 3e10)]
+    used = dots.scale(rows, columns.context(rows).time)
+    assert used is not None
+    texts = re.findall(r'<text x="([0-9.]+)" y="15" text-anchor="(\w+)">([^<]+)<', dots.axis_svg(used))
+    spans = []
+    for at, anchor, text in texts:
+        width = 6.5 * len(text)
+        left = float(at) - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+        spans.append((left, left + width))
+    assert len(spans) >= 3
+    assert all(end < begin for (_, end), (begin, _) in pairwise(spans))
 
 
 def test_the_terminal_drops_the_least_important_columns_first() -> None:

@@ -191,9 +191,6 @@ COLUMNS: tuple[Column, ...] = (
     Column("batch", lambda c: "batch", lambda r, c: f"{r.batch:,}", 1, "condition"),
     Column("shapes", lambda c: "input", lambda r, c: shapes_text(r), 1, "condition"),
     Column("second_load", lambda c: "second load", lambda r, c: _second_load(r), 1, "condition"),
-    Column("environment", lambda c: "environment", lambda r, c: names.plain(r.environment, 30), 2, "condition"),
-    Column("version", lambda c: "version", lambda r, c: names.plain(r.runtime_version or "", 24), 8, "condition"),
-    Column("accelerator", lambda c: "accelerator", lambda r, c: _accelerator(r), 9, "condition"),
     Column("median", lambda c: f"median {c.time.symbol} ± 95 %", lambda r, c: median_cell(r, c), 0),
     Column("tail", lambda c: f"{c.tail} {c.time.symbol}", _tail, 2),
     Column("accuracy", lambda c: accuracy_head(c), accuracy_cell, 6),
@@ -203,6 +200,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("load", lambda c: f"load {c.load.symbol}", lambda r, c: _load(r.load_ns, c.load), 4),
     Column("first", lambda c: f"first {c.time.symbol}", lambda r, c: _size(r.first_ns, c.time), 7),
     Column("memory", lambda c: f"peak {c.memory.symbol}", lambda r, c: _size(r.peak_memory_bytes, c.memory), 5),
+    Column("environment", lambda c: "environment", lambda r, c: names.plain(r.environment, 30), 2, "condition"),
+    Column("version", lambda c: "version", lambda r, c: names.plain(r.runtime_version or "", 24), 8, "condition"),
+    Column("accelerator", lambda c: "accelerator", lambda r, c: _accelerator(r), 9, "condition"),
     Column("notes", lambda c: "notes", notes_cell, 10),
 )
 
@@ -242,6 +242,11 @@ def visible(rows: Sequence[TrialRow], ctx: Context) -> list[Column]:
         keep = column.kind == "identity" or (len(cells) > 1 if column.kind == "condition" else any(cells))
         if column.key == "version":
             keep = len({(row.runtime, row.runtime_version) for row in rows}) > len({row.runtime for row in rows})
+        if (
+            column.key == "environment"
+        ):  # where it tells rows apart: most delegates have one environment that they run in
+            places = {(row.runtime, row.delegate) for row in rows}
+            keep = len({(row.runtime, row.delegate, row.environment) for row in rows}) > len(places)
         if column.key == "fidelity" and cells <= {"agree", ""}:
             keep = False
         if keep:

@@ -14,6 +14,8 @@ _WIDTH: Final = 184
 _HEIGHT: Final = 22
 _LEFT: Final = 6
 _RIGHT: Final = 178
+_DIGIT: Final = 6.5
+"""The width of a figure of the axis' type, in the same units."""
 _SHAPES: Final = {
     "o": "M{x0} {y}a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0 -{d} 0z",
     "s": "M{x0} {y0}h{d}v{d}h-{d}z",
@@ -61,10 +63,15 @@ def scale(rows: Sequence[TrialRow], unit: numbers.Unit) -> Scale | None:
 def axis_svg(used: Scale) -> str:
     """The scale's ticks, for the head of the column."""
     parts = []
+    free = 0.0
     for tick in used.ticks:
-        x = used.at(tick)
+        x, text = used.at(tick), f"{tick:g}"
+        width = _DIGIT * len(text)
         anchor = "start" if x < _LEFT + 4 else "end" if x > _RIGHT - 4 else "middle"
-        parts.append(f'<text x="{x:.1f}" y="15" text-anchor="{anchor}">{tick:g}</text>')
+        left = {"start": x, "middle": x - width / 2, "end": x - width}[anchor]
+        if left >= free:  # many decades: what would run into the number before it is left out
+            parts.append(f'<text x="{x:.1f}" y="15" text-anchor="{anchor}">{text}</text>')
+            free = left + width + _DIGIT
         parts.append(f'<path class="rule" d="M{x:.1f} 18v4"/>')
     word = ", logarithmic" if used.logarithmic else ""
     return (

@@ -153,6 +153,7 @@ def _section(data: ReportData, section: ranking.Section, number: int, counter: _
         "facts": facts,
         "columns": _heads(shown, ctx, used, told),
         "blocks": _blocks(section, shown, ctx, used),
+        "absent": _absent(section, ctx),
         "key": _key(section.rows) if used else "",
         "lead": [_figure(figure, counter) for figure in drawn if figures.is_answer(figure)],
         "figures": [_figure(figure, counter) for figure in drawn if not figures.is_answer(figure)],
@@ -178,14 +179,50 @@ def _blocks(
     section: ranking.Section, shown: Sequence[columns.Column], ctx: columns.Context, used: dots.Scale | None
 ) -> list[dict[str, Any]]:
     texts = iter(columns.cells(section.rows, shown, ctx, wide=True))
+    folded = _is_folded(section)
     blocks = []
     for device in section.devices:
         groups = []
         for group, rows in device.groups:
             lines = [{"id": row.trial, "cells": _cells(row, next(texts), shown, ctx, used, group)} for row in rows]
-            groups.append({"name": group, "title": ranking.GROUP_TITLES[group], "rows": lines})
+            if not (folded and group == "absent"):
+                groups.append({"name": group, "title": ranking.GROUP_TITLES[group], "rows": lines})
         blocks.append({"device": device.device if len(section.devices) > 1 else "", "groups": groups})
     return blocks
+
+
+def _is_folded(section: ranking.Section) -> bool:
+    """Whether so much was not measured that it would bury what was."""
+    return any(ranking.is_measured(row) for row in section.rows) and len(_absent_rows(section)) > _MANY_ABSENT
+
+
+def _absent_rows(section: ranking.Section) -> list[tuple[str, TrialRow]]:
+    """What was not measured: the device's name and the row."""
+    return [
+        (device.device, row)
+        for device in section.devices
+        for group, rows in device.groups
+        if group == "absent"
+        for row in rows
+    ]
+
+
+def _absent(section: ranking.Section, ctx: columns.Context) -> dict[str, Any] | None:
+    """The folded table of what was not measured; precisions that share a reason share a line."""
+    if not _is_folded(section):
+        return None
+    many = len(section.devices) > 1
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for device, row in _absent_rows(section):
+        advice = names.sentence(names.plain(row.error.advice, 400)) if row.error and row.error.advice else ""
+        why = f"{columns.absent_text(row)}. {advice}".strip()
+        where = ((device,) if many else ()) + (names.runtime_title(row.runtime), columns.ran_on(row, ctx), why)
+        lines.setdefault(where, []).append(columns.ran_as(row, ctx))
+    return {
+        "summary": f"{names.count(len(_absent_rows(section)), 'row')} not measured, and why",
+        "heads": (["device"] if many else []) + ["runtime", "on", "precision", "why"],
+        "cells": [[*where[:-1], ", ".join(dict.fromkeys(asked)), where[-1]] for where, asked in lines.items()],
+    }
 
 
 def _cells(
@@ -242,6 +279,9 @@ def _key(rows: Sequence[TrialRow]) -> Markup:
         + Markup(" <span>thick line: 95 % interval of the median</span> <span>thin line: up to p99</span>")
     )
 
+
+_MANY_ABSENT: Final = 6
+"""More rows than these without a number are folded away under the table."""
 
 _TRIAL_COLUMNS: Final = (
     ("trial", lambda row: names.plain(row.trial, 40)),
