@@ -2,28 +2,36 @@
 -- ops, outputs) are docs/results-format.md with the column `session` in front. Percentiles are computed here, on read;
 -- none is stored. `socbench results sql QUERY` sees everything below.
 
--- One row a finished repetition: what its measured samples say. quantile_cont interpolates between the two nearest samples.
+-- One row a finished repetition: what its measured samples say. quantile_cont interpolates between the two nearest samples;
+-- asked for a list of quantiles it goes through the samples once.
 CREATE VIEW repetition_latency AS
 SELECT
-    session, trial, repetition,
-    count(*) AS samples,
-    quantile_cont(latency_ns, 0.50) AS latency_p50_ns,
-    quantile_cont(latency_ns, 0.25) AS latency_p25_ns,
-    quantile_cont(latency_ns, 0.75) AS latency_p75_ns,
-    sum(latency_ns) AS total_ns,
-    min(start_ns) AS start_ns,
-    max(start_ns + latency_ns) AS end_ns
-FROM samples
-SEMI JOIN (SELECT session, trial, repetition FROM repetitions WHERE status = 'done') AS finished
-    USING (session, trial, repetition)
-WHERE phase = 2
-GROUP BY ALL;
+    session, trial, repetition, samples,
+    quantiles[2] AS latency_p50_ns, quantiles[1] AS latency_p25_ns, quantiles[3] AS latency_p75_ns,
+    total_ns, start_ns, end_ns
+FROM (
+    SELECT
+        session, trial, repetition,
+        count(*) AS samples,
+        quantile_cont(latency_ns, [0.25, 0.50, 0.75]) AS quantiles,
+        sum(latency_ns) AS total_ns,
+        min(start_ns) AS start_ns,
+        max(start_ns + latency_ns) AS end_ns
+    FROM samples
+    SEMI JOIN (SELECT session, trial, repetition FROM repetitions WHERE status = 'done') AS finished
+        USING (session, trial, repetition)
+    WHERE phase = 2
+    GROUP BY ALL
+);
 
 -- One row a trial. The headline is the geometric mean of the repetitions' medians (docs/methodology.md); p90 and p99
 -- are over all measured samples of its finished repetitions: of fewer than 300, p99 would be one of the three largest,
 -- so it is null, and p90 with it.
 CREATE VIEW trial_latency AS
-SELECT session, trial, samples, latency_p50_ns, latency_p90_ns, latency_p99_ns
+SELECT
+    session, trial, samples, latency_p50_ns,
+    CASE WHEN samples >= 300 THEN quantiles[1] END AS latency_p90_ns,
+    CASE WHEN samples >= 300 THEN quantiles[2] END AS latency_p99_ns
 FROM (
     SELECT
         session, trial, sum(samples)::BIGINT AS samples,
@@ -33,10 +41,7 @@ FROM (
     GROUP BY ALL
 )
 JOIN (
-    SELECT
-        session, trial,
-        CASE WHEN count(*) >= 300 THEN quantile_cont(latency_ns, 0.90) END AS latency_p90_ns,
-        CASE WHEN count(*) >= 300 THEN quantile_cont(latency_ns, 0.99) END AS latency_p99_ns
+    SELECT session, trial, quantile_cont(latency_ns, [0.90, 0.99]) AS quantiles
     FROM samples
     SEMI JOIN (SELECT session, trial, repetition FROM repetitions WHERE status = 'done') AS finished
         USING (session, trial, repetition)

@@ -301,9 +301,12 @@ class _Session:
     def _heat(self) -> dict[str, Json]:
         """Return by trial what telemetry says of caps and thermal status while it was measured."""
         query = """
-            WITH during AS (
+            WITH timed AS (
+                SELECT unnest($2::TEXT[]) AS trial, unnest($3::BIGINT[]) AS repetition,
+                       unnest($4::BIGINT[]) AS start_ns, unnest($5::BIGINT[]) AS end_ns),
+            during AS (
                 SELECT trial, telemetry.device, kind, source, value
-                FROM telemetry JOIN repetition_latency AS timed USING (session, trial, repetition)
+                FROM telemetry JOIN timed USING (trial, repetition)
                 WHERE telemetry.session = $1 AND t_ns BETWEEN start_ns AND end_ns),
             highest AS (
                 SELECT device, source, max(value) AS highest FROM telemetry
@@ -317,7 +320,8 @@ class _Session:
                   UNION ALL SELECT trial, NULL, NULL, value FROM during WHERE kind = 'thermal_status')
             GROUP BY trial
         """
-        return {row.pop("trial"): row for row in self._query(query)}
+        spans = [[row[name] for row in self.medians] for name in ("trial", "repetition", "start_ns", "end_ns")]
+        return {row.pop("trial"): row for row in self.database.rows(query, [self.session, *spans])}
 
     def _temperature_seen(self) -> dict[str, bool]:
         """Return by device whether any temperature could be read; a device that never tried is not in there.
