@@ -32,7 +32,7 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = {"tiny": (4, 1), "1 ms": (768, 20)}
+MODELS = {"tiny": (4, 1), "5 ms": (768, 20)}
 CHAINS = tuple(MODELS)
 ZOO = ("resnet8",)
 BLOCK_NS = 1_000_000
