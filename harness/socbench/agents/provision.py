@@ -34,11 +34,12 @@ _VERIFY = r"""
 cd "$1" || exit 9
 shift; i=0
 if command -v sha256sum >/dev/null; then sum=sha256sum; else sum="shasum -a 256"; fi
+keep() { fsync "$1" 2>/dev/null || sync "$1" 2>/dev/null; } # toybox has fsync; its sync is the whole device's
 while [ $# -gt 1 ]; do # touched: ADB gives a file the time of the host's, but the time is that of its last use;
-  # synced: a device that loses its power keeps it, and nothing is left to be written while something is measured
+  # kept: a device that loses its power keeps it, and nothing is left to be written while something is measured
   if [ -f "$2.new" ] || [ ! -f "$2" ]; then
     got=$($sum < "$2.new")
-    if [ "${got%% *}" = "$1" ]; then touch "$2.new"; sync "$2.new" 2>/dev/null; mv -f "$2.new" "$2" || exit 8
+    if [ "${got%% *}" = "$1" ]; then touch "$2.new"; keep "$2.new"; mv -f "$2.new" "$2" || exit 8
     else rm -f "$2.new"; echo "bad $i"; fi
   fi
   shift 2; i=$((i+1))

@@ -44,7 +44,8 @@ exit 7
 _UNPACK = r"""
 [ -d "$2/$3" ] && exit 0
 rm -rf "$2/$3.new"; mkdir -p "$2/$3.new" && tar -xf "$1" -C "$2/$3.new" || exit 1
-sync "$2/$3.new"/*.py "$2/$3.new"/*/*.py 2>/dev/null # or a device that loses its power keeps the names of empty files
+new="$2/$3.new" # kept, or a device that loses its power has the names of empty files; toybox' sync is everything's
+fsync "$new"/*.py "$new"/*/*.py 2>/dev/null || sync "$new"/*.py "$new"/*/*.py 2>/dev/null
 mv "$2/$3.new" "$2/$3" 2>/dev/null || [ -d "$2/$3" ]
 """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from socbench.errors import EnvironmentsError
 
-VERSION = 2
+VERSION = 3
 """Part of every cache key: raised whenever a converter here makes other bytes than before."""
 
 CONVERTED = ("onnx", "tflite", "openvino", "ncnn", "mnn", "executorch")

@@ -19,13 +19,50 @@ def prepare(
     if shapes is not None:
         if len(shapes) != len(graph.inputs):
             raise ModelError(f"the file has {len(graph.inputs)} inputs and the card {len(shapes)}")
+        recorded = [list(map(int, graph.tensors[index].shape)) for index in graph.inputs]
         for index, shape in zip(graph.inputs, shapes, strict=True):
             graph.tensors[index].shape = shape
             graph.tensors[index].shapeSignature = None
+        if recorded == shapes:
+            _close(model)
     if not model.signatureDefs:
         _sign(model)
     _write(model, target)
     return {}
+
+
+def _close(model: Any) -> None:
+    """Make the shapes that the file records those of all its tensors, and constants of what computes them as it runs.
+
+    Delegates take only graphs whose shapes are known before, and compiled models have no room for other outputs.
+    """
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
+
+    (graph,) = model.subgraphs
+    codes = [code.builtinCode for code in model.operatorCodes]
+    for tensor in graph.tensors:
+        tensor.shapeSignature = None
+    for node in graph.operators:
+        if codes[node.opcodeIndex] != schema.BuiltinOperator.RESHAPE or len(node.inputs) < 2:
+            continue
+        if model.buffers[graph.tensors[node.inputs[1]].buffer].data is None:
+            shape = np.asarray(graph.tensors[node.outputs[0]].shape, "<i4")
+            buffer, operand = schema.BufferT(), schema.TensorT()
+            buffer.data = np.frombuffer(shape.tobytes(), np.uint8)
+            operand.name, operand.type = graph.tensors[node.outputs[0]].name + b"/shape", schema.TensorType.INT32
+            operand.shape, operand.buffer = [len(shape)], len(model.buffers)
+            model.buffers.append(buffer)
+            graph.tensors.append(operand)
+            node.inputs = [node.inputs[0], len(graph.tensors) - 1]
+    needed = {int(index) for index in graph.outputs}
+    kept = []
+    for node in reversed(graph.operators):  # they stand in the order in which they run
+        if any(int(index) in needed for index in node.outputs):
+            needed.update(int(index) for index in node.inputs)
+            kept.append(node)
+    graph.operators = kept[::-1]
+    _drop_unused(model)
 
 
 def widened(source: str, target: str) -> None:
