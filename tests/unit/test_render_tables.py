@@ -173,19 +173,19 @@ def test_many_combinations_left_out_are_one_line_of_the_table_and_all_of_the_rea
     assert "(14 rows)" in text.partition("reasons stand below.")[2]
 
 
-def test_many_rows_without_a_number_are_folded_away_under_the_table_by_reason(tmp_path: Path) -> None:
+def test_many_combinations_left_out_are_folded_by_reason_and_what_failed_keeps_its_line(tmp_path: Path) -> None:
     data = synthetic.quick()
     excluded = next(row for row in data.rows if row.status == "excluded")
-    more = tuple(
-        dataclasses.replace(excluded, trial=f"x{number}", precision=f"p{number}", delegate="gpu:opencl")
-        for number in range(10)
-    )
-    write_report(dataclasses.replace(data, rows=(*data.rows, *more)), tmp_path / "r.html")
-    main, _, folded = (tmp_path / "r.html").read_text().partition("11 rows not measured, and why")
+    opencl = dataclasses.replace(excluded, delegate="gpu:opencl")
+    more = [dataclasses.replace(opencl, trial=f"x{number}", precision=f"p{number:02}") for number in range(12)]
+    failed = dataclasses.replace(excluded, trial="y", status="failed", delegate="gpu:gl")
+    write_report(dataclasses.replace(data, rows=(*data.rows, *more, failed)), tmp_path / "r.html")
+    main, _, folded = (tmp_path / "r.html").read_text().partition("13 combinations left out, and why")
     assert "left out: tflite-fp16" not in main
+    assert main.count("failed: tflite-fp16") == 1
     table = folded.partition("</details>")[0]
     assert table.count("left out: tflite-fp16") == 2
-    assert ", ".join(f"p{number}" for number in range(10)) in table
+    assert ", ".join(f"p{number:02}" for number in range(12)) in table
 
 
 def test_numbers_of_an_axis_do_not_run_into_each_other() -> None:

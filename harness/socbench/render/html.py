@@ -153,7 +153,7 @@ def _section(data: ReportData, section: ranking.Section, number: int, counter: _
         "facts": facts,
         "columns": _heads(shown, ctx, used, told),
         "blocks": _blocks(section, shown, ctx, used),
-        "absent": _absent(section, ctx),
+        "left_out": _left_out(section, ctx),
         "key": _key(section.rows) if used else "",
         "lead": [_figure(figure, counter) for figure in drawn if figures.is_answer(figure)],
         "figures": [_figure(figure, counter) for figure in drawn if not figures.is_answer(figure)],
@@ -179,50 +179,44 @@ def _blocks(
     section: ranking.Section, shown: Sequence[columns.Column], ctx: columns.Context, used: dots.Scale | None
 ) -> list[dict[str, Any]]:
     texts = iter(columns.cells(section.rows, shown, ctx, wide=True))
-    folded = _is_folded(section)
+    folded = ranking.folded(section)
     blocks = []
     for device in section.devices:
         groups = []
         for group, rows in device.groups:
-            lines = [{"id": row.trial, "cells": _cells(row, next(texts), shown, ctx, used, group)} for row in rows]
-            if not (folded and group == "absent"):
+            lines = []
+            for row in rows:
+                cells = _cells(row, next(texts), shown, ctx, used, group)
+                if not (folded and row.status == "excluded"):
+                    lines.append({"id": row.trial, "cells": cells})
+            if lines:
                 groups.append({"name": group, "title": ranking.GROUP_TITLES[group], "rows": lines})
         blocks.append({"device": device.device if len(section.devices) > 1 else "", "groups": groups})
     return blocks
 
 
-def _is_folded(section: ranking.Section) -> bool:
-    """Whether so much was not measured that it would bury what was."""
-    return any(ranking.is_measured(row) for row in section.rows) and len(_absent_rows(section)) > _MANY_ABSENT
-
-
-def _absent_rows(section: ranking.Section) -> list[tuple[str, TrialRow]]:
-    """What was not measured: the device's name and the row."""
-    return [
-        (device.device, row)
-        for device in section.devices
-        for group, rows in device.groups
-        if group == "absent"
-        for row in rows
-    ]
-
-
-def _absent(section: ranking.Section, ctx: columns.Context) -> dict[str, Any] | None:
-    """The folded table of what was not measured; precisions that share a reason share a line."""
-    if not _is_folded(section):
+def _left_out(section: ranking.Section, ctx: columns.Context) -> dict[str, Any] | None:
+    """The folded table of what was left out, where that is much; precisions that share a reason share a line."""
+    if not ranking.folded(section):
         return None
     many = len(section.devices) > 1
     lines: dict[tuple[str, ...], list[str]] = {}
-    for device, row in _absent_rows(section):
-        advice = names.sentence(names.plain(row.error.advice, 400)) if row.error and row.error.advice else ""
-        why = f"{columns.absent_text(row)}. {advice}".strip()
-        where = ((device,) if many else ()) + (names.runtime_title(row.runtime), columns.ran_on(row, ctx), why)
-        lines.setdefault(where, []).append(columns.ran_as(row, ctx))
+    for device in section.devices:
+        for row in device.rows:
+            if row.status == "excluded":
+                where = (names.runtime_title(row.runtime), columns.ran_on(row, ctx), " ".join(_why_not(row)).strip())
+                lines.setdefault(((device.device,) if many else ()) + where, []).append(columns.ran_as(row, ctx))
     return {
-        "summary": f"{names.count(len(_absent_rows(section)), 'row')} not measured, and why",
+        "summary": f"{names.count(ranking.folded(section), 'combination')} left out, and why",
         "heads": (["device"] if many else []) + ["runtime", "on", "precision", "why"],
         "cells": [[*where[:-1], ", ".join(dict.fromkeys(asked)), where[-1]] for where, asked in lines.items()],
     }
+
+
+def _why_not(row: TrialRow) -> tuple[str, str]:
+    """Why a row has no number, and what to do about it ("" where nothing is known)."""
+    advice = names.sentence(names.plain(row.error.advice, 400)) if row.error and row.error.advice else ""
+    return columns.absent_text(row) + ".", advice
 
 
 def _cells(
@@ -242,8 +236,7 @@ def _cells(
             cells.append({"text": Markup(dots.row_svg(row, used, ctx.time)), "kind": "plot", "span": 0, "advice": ""})
     total = len(shown) + 1
     if group == "absent":
-        advice = names.sentence(names.plain(row.error.advice, 400)) if row.error and row.error.advice else ""
-        text = columns.absent_text(row) + "."
+        text, advice = _why_not(row)
         cells.append({"text": text, "kind": "reason", "span": max(total - len(cells), 1), "advice": advice})
     return cells
 
@@ -279,9 +272,6 @@ def _key(rows: Sequence[TrialRow]) -> Markup:
         + Markup(" <span>thick line: 95 % interval of the median</span> <span>thin line: up to p99</span>")
     )
 
-
-_MANY_ABSENT: Final = 6
-"""More rows than these without a number are folded away under the table."""
 
 _TRIAL_COLUMNS: Final = (
     ("trial", lambda row: names.plain(row.trial, 40)),

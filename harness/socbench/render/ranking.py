@@ -22,6 +22,9 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "absent": "Not measured",
 }
 
+MOST_LEFT_OUT = 12
+"""More combinations than this are not lines of a table: their reasons, below it, tell the same in fewer."""
+
 
 @dataclass(frozen=True)
 class DeviceRows:
@@ -51,6 +54,15 @@ class Section:
     def rows(self) -> tuple[TrialRow, ...]:
         """All rows in the order shown."""
         return tuple(row for device in self.devices for row in device.rows)
+
+
+def folded(section: Section) -> int:
+    """The number of combinations that were left out where they are too many to be lines of a table, else 0.
+
+    What failed is none of them: it always has its line.
+    """
+    count = sum(row.status == "excluded" for row in section.rows)
+    return count if count > MOST_LEFT_OUT else 0
 
 
 def is_measured(row: TrialRow) -> bool:

@@ -16,8 +16,6 @@ from socbench.render import columns, compare, concerns, conclusion, names, numbe
 
 WIDTH = 100
 _GAP = 2
-_MOST_LEFT_OUT = 12
-"""More combinations than this are not lines of a table: their reasons, below it, tell the same in fewer."""
 _STYLES = {"suspect": "yellow", "void": "red", "told": "dim", "absent": "dim"}
 _DECISION_STYLES = {
     "faster": "green",
@@ -73,8 +71,7 @@ def _print_section(console: Console, section: ranking.Section) -> None:
     console.print(Text(" · ".join(parts)), style="bold")
     _line(console, [_fit(heads[index], widths[index], shown[index].right) for index in kept], "dim")
     number = 0
-    folded = sum(row.status == "excluded" for row in section.rows)
-    folded = folded if folded > _MOST_LEFT_OUT else 0
+    folded = ranking.folded(section)
     for device in section.devices:
         if len(section.devices) > 1:
             console.print(Text(device.device), style="bold", no_wrap=True, overflow="ellipsis")
